@@ -1,0 +1,62 @@
+/* The first seam: what is being sampled.
+ *
+ * A reverse-time Markov chain x_K → x_0 over the slots of a state pool. i_step counts 0 → K−1 in sampling order: before step
+ * i_step a slot holds x_{K−i_step}; after the last step it holds x_0. Steering methods are host code that sees only this,
+ * the reward and the events, so one method runs on images, text and exact mixtures alike.
+ *
+ *     start(all)                                   x_K ~ p_K
+ *     for i_step in 0 … K−1:
+ *         predict(i_step, all)                     x0-hat(x) beside every state
+ *         … reward->score(predicted) … resample: copy(from, to) …
+ *         step(i_step, all → all)                  x' ~ p(· | x)
+ *     reward->score(final)
+ */
+#ifndef KAC_PROCESS_H
+#define KAC_PROCESS_H
+
+#include <kac/status.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Slots are numbered 0 … n_slots−1, group by group: slot = group · n_per_group + particle. A group is one prompt. */
+typedef struct kac_process kac_process;
+struct kac_process {
+    void *self;
+    int n_steps;     /* K */
+    int n_groups;    /* prompts */
+    int n_per_group; /* particles of each */
+    bool stochastic; /* false: step is a function of the state, so copies stay copies (e.g. DDIM with eta 0) */
+
+    /* Draws x_K into the slots, with the key of each slot's own particle. */
+    kac_status (*start)(kac_process *p, const int *slots, int n);
+
+    /* Leaves x0-hat beside each state. One network evaluation per DISTINCT state: a slot that is an unchanged copy of one
+     * already predicted at this i_step shares its result. Calling it again for the same states costs nothing. */
+    kac_status (*predict)(kac_process *p, int i_step, const int *slots, int n);
+
+    /* Draws the next state of from[i] into to[i], with the noise key of slot to[i] at this i_step. Every from[i] must have been
+     * predicted at i_step. from and to may be the same list (in place) but must not overlap otherwise. */
+    kac_status (*step)(kac_process *p, int i_step, const int *from, const int *to, int n);
+
+    /* to[i] becomes a copy of from[i]: state, x0-hat, solver history and every cached result, through one gather list. Sources are read
+     * as they were before the call, so a permutation is allowed. */
+    kac_status (*copy)(kac_process *p, const int *from, const int *to, int n);
+
+    /* log p(x') − log q(x') of the step just drawn, per slot, when the process proposes from q ≠ p (guidance). NULL: always 0. */
+    kac_status (*log_ratio)(kac_process *p, const int *slots, int n, double *out);
+
+    /* The process's whole state as one flat block, so that a run can be stopped and continued to the same bits. state_bytes is constant
+     * over a run. NULL: cannot be saved. */
+    int64_t (*state_bytes)(kac_process *p);
+    kac_status (*state_save)(kac_process *p, void *out);
+    kac_status (*state_load)(kac_process *p, const void *in);
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif

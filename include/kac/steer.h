@@ -1,0 +1,49 @@
+/* Steering methods: one file each in samplers/, one line each in samplers/list.c.
+ *
+ *     kac_options *o = kac_options_create(kac_method_find("fk")->options);
+ *     kac_options_set(o, "lambda", "4");
+ *     kac_particles result = {0};
+ *     kac_method_find("fk")->run(&result, process, reward, events, o);
+ */
+#ifndef KAC_STEER_H
+#define KAC_STEER_H
+
+#include <kac/events.h>
+#include <kac/options.h>
+#include <kac/process.h>
+#include <kac/reward.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Weighted particles at the end. Arrays have n_groups · n_per_group entries (log_z: n_groups), are owned by this struct and freed by
+ * kac_particles_free. The states themselves are in the process's slots. */
+typedef struct kac_particles {
+    int n_groups, n_per_group;
+    double *log_weights; /* not normalised, per slot */
+    double *rewards;     /* final raw rewards r(x_0), per slot */
+    double *log_z;       /* estimate of log E[exp(λ r(x_0))], per group */
+    int *eves;           /* root ancestor (particle index), per slot */
+} kac_particles;
+
+void kac_particles_free(kac_particles *p);
+
+typedef struct kac_method {
+    const char *name;
+    const char *summary;              /* one line for --help */
+    const kac_option_spec *options;   /* ends with a NULL name */
+    /* `reward` may be NULL for "none" (rewards are then NAN). `events` may be NULL. seed is the run's. */
+    kac_status (*run)(kac_particles *out, kac_process *process, kac_reward *reward, kac_events *events,
+                      const kac_options *options, uint64_t seed);
+} kac_method;
+
+/* NULL when there is none of that name. */
+const kac_method *kac_method_find(const char *name);
+/* All methods in the order of --help; ends with NULL. */
+const kac_method *const *kac_method_list(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
