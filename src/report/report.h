@@ -1,0 +1,68 @@
+/* The page of a run: reads a run folder, writes its index.html; the page needs no network and no other file.
+ *
+ *     RUN/run.json       what was asked and what came out; written at the start, replaced (atomically) at the end
+ *     RUN/events.jsonl   one JSON object a line, appended as things happen; the last line may be cut by a kill
+ *     RUN/NAME.png       final pictures          RUN/previews/NAME.png   x0-hat on the way
+ *     RUN/index.html     this page
+ *
+ * Paths inside both files are relative to the run folder, with '/', without "..". A number that is not finite is null
+ * (in log_weights: minus infinity). Every key may be missing: the page shows what there is.
+ *
+ * run.json
+ *     "kac_run"     1, the version of this layout
+ *     "version"     of kac, "0.1.0"
+ *     "state"       "running" | "finished" | "interrupted" | "failed"
+ *     "error"       one line, when failed
+ *     "command"     ["kac", "generate", …] as it was typed
+ *     "started"     UTC, "2026-01-31T12:00:00Z"
+ *     "options"     {"steps": "25", …}: every option that had a value, as text (kac_options_as_text); a repeatable one is a list
+ *     "given"       ["steps", …]: names of the options that the user set
+ *     "model"       {"path", "class", "files": [{"path", "bytes", "sha256"}, …]}
+ *     "machine"     {"backend", "dtype", "threads", "cpu", "onednn"}
+ *     "seed"        number        "n_steps", "n_particles", "width", "height"   numbers
+ *     "steer"       the method's name        "sampler"   the solver's name
+ *     "groups"      [{"prompt", "negative_prompt"}, …]: one per prompt
+ *     "rewards"     [{"name", "weight"}, …]: what the reward is the weighted sum of
+ * and at the end
+ *     "images"      [{"file", "group", "particle", "rank", "reward", "rewards": {name: value}, "log_weight", "weight", "eve",
+ *                     "seed"}, …]
+ *                   rank: 0 is the best of its group; reward: the weighted sum; weight: normalised in the group;
+ *                   eve: the particle at the start that it descends from
+ *     "samples"     "samples.safetensors" when the states are no pictures
+ *     "log_z"       [number, …]: estimate of log E exp(λ r), per group
+ *     "counts"      {"denoiser", "denoiser_calls", "decoder", "reward"}: states evaluated (calls: batches)
+ *     "seconds"     {"load", "text", "denoiser", "decoder", "reward", "write", "total"}
+ *     "peak_bytes", "plan_bytes", "flops"   numbers
+ *
+ * events.jsonl: objects with "event" and "ms" (since the start of the program)
+ *     "start"     "i_step": the step that it (re)starts with; more than 0 after --resume: later lines replace earlier ones of the same
+ *                 step and group
+ *     "step"      kac_step_event: "i_step", "n_steps", "group", "n_groups", "scored", "resampled", "ancestors", "eves",
+ *                 "log_weights", "rewards" (null when not scored), "ess", "log_z",
+ *                 and "counts" (as in run.json, so far); i_step = n_steps is the final scoring
+ *     "preview"   "i_step", "group", "particle", "file": an x0-hat written, previews/step_07_particle_03.png, with more than one
+ *                 group previews/group_02_step_07_particle_03.png; the particle's number before this step's resampling
+ *     "image"     "group", "particle", "file": a final picture written
+ *     "end"       "state" as in run.json
+ */
+#ifndef KAC_REPORT_H
+#define KAC_REPORT_H
+
+#include "base/base.h"
+
+enum { KAC_RUN_LAYOUT = 1 };
+
+typedef struct kac_report_info {
+    int n_groups, n_images, n_previews, n_steps; /* shown on the page; n_steps: step events read */
+    size_t n_bytes;                              /* of index.html */
+} kac_report_info;
+
+/* Reads folder/run.json and folder/events.jsonl and writes folder/index.html (atomically). Works on a run that is still going on or
+ * was killed: a missing or half-written file is shown as missing. `info` may be NULL.
+ * Fails: IO (no such folder, neither file in it, page not writable), MEMORY. */
+kac_status kac_report_write(const char *folder, kac_report_info *info);
+
+/* The page as text; caller frees with kac_text_free, also on failure. */
+kac_status kac_report_render(kac_text *page, const char *folder, kac_report_info *info);
+
+#endif
