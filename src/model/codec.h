@@ -1,0 +1,54 @@
+/* Latents ↔ images: AutoencoderKL and AutoencoderTiny behind one interface; the class is read from config.json.
+ *
+ * Two scales of latents exist. z is what the autoencoder itself encodes to and decodes from. The latents that a
+ * diffusion model sees are scaled: z = latents / scaling_factor + shift_factor, or latents · latents_std /
+ * scaling_factor + latents_mean where the config has them. kac_codec_decode takes z, kac_codec_decode_latents takes the
+ * diffusion model's latents; the same for encoding. */
+#ifndef KAC_CODEC_H
+#define KAC_CODEC_H
+
+#include "tensor/ops.h"
+
+enum { KAC_CODEC_MAX_BLOCKS = 8, KAC_CODEC_MAX_LATENT = 64 };
+
+typedef struct kac_codec_config {
+    bool tiny;        /* AutoencoderTiny */
+    bool has_encoder; /* false: decoder weights only (some tiny decoders) */
+    int64_t in_channels, out_channels, latent_channels;
+    int n_blocks, n_blocks_decoder;
+    int64_t channels[KAC_CODEC_MAX_BLOCKS], channels_decoder[KAC_CODEC_MAX_BLOCKS]; /* the same for AutoencoderKL */
+    int64_t layers[KAC_CODEC_MAX_BLOCKS], layers_decoder[KAC_CODEC_MAX_BLOCKS];
+    kac_act act;
+    int64_t groups;
+    int64_t sample_size;
+    double scaling, shift;
+    int n_stats; /* length of latents_mean and latents_std; 0: none */
+    double latents_mean[KAC_CODEC_MAX_LATENT], latents_std[KAC_CODEC_MAX_LATENT];
+    bool quant_conv, post_quant_conv, mid_attention;
+    int64_t factor; /* pixels per latent along each side: 8 for most */
+} kac_codec_config;
+
+typedef struct kac_codec kac_codec;
+
+kac_status kac_codec_load(kac_codec **out, kac_ctx *c, const char *dir);
+void kac_codec_free(kac_codec *v); /* NULL allowed */
+const kac_codec_config *kac_codec_config_of(const kac_codec *v);
+kac_status kac_codec_config_load(kac_codec_config *cfg, const char *dir);
+
+/* image [N, h·factor, w·factor, out_channels] f32, nominally in [−1, 1], not clamped ({0}: taken from c->scratch); z
+ * [N, h, w, latent_channels] f32 or c->dtype. Images are decoded one batch at a time: callers bound N by memory. */
+kac_status kac_codec_decode(kac_tensor *image, const kac_codec *v, kac_ctx *c, kac_tensor z);
+kac_status kac_codec_decode_latents(kac_tensor *image, const kac_codec *v, kac_ctx *c, kac_tensor latents);
+
+/* In overlapping tiles of `tile` latents a side, blended: for large images, memory as for one tile (plus the image).
+ * tile 0: sample_size / factor. Differs slightly from the whole decode, since each tile normalises by itself. Same
+ * formula as diffusers' enable_tiling (AutoencoderKL). */
+kac_status kac_codec_decode_tiled(kac_tensor *image, const kac_codec *v, kac_ctx *c, kac_tensor z, int64_t tile);
+
+/* AutoencoderKL: moments [N, h, w, 2·latent_channels] f32 = mean, log-variance; AutoencoderTiny: latents [N, h, w,
+ * latent_channels]. image [N, H, W, in_channels] in [−1, 1], H and W multiples of factor. */
+kac_status kac_codec_encode(kac_tensor *moments, const kac_codec *v, kac_ctx *c, kac_tensor image);
+/* The mean, scaled as the diffusion model wants it: [N, h, w, latent_channels] f32. */
+kac_status kac_codec_encode_latents(kac_tensor *latents, const kac_codec *v, kac_ctx *c, kac_tensor image);
+
+#endif

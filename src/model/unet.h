@@ -1,0 +1,81 @@
+/* The denoisers UNet2DConditionModel and UNet2DModel of the diffusers folder layout.
+ *
+ *     kac_unet *u;
+ *     KAC_TRY(kac_unet_load(&u, c, "model/unet"));
+ *     kac_unet_cond *cond;                                   // once per prompt, in c->run
+ *     KAC_TRY(kac_unet_condition(&cond, u, c, tokens));      // tokens [P, S, D]
+ *     kac_tensor eps = {0};                                  // every step, in c->scratch
+ *     KAC_TRY(kac_unet_forward(&eps, u, c, x, timestep, cond, cond_row));
+ */
+#ifndef KAC_UNET_H
+#define KAC_UNET_H
+
+#include "tensor/ops.h"
+
+enum { KAC_UNET_MAX_BLOCKS = 8, KAC_UNET_MAX_LAYERS = 8, KAC_UNET_MAX_BATCH = 1024 };
+
+typedef enum kac_unet_block_type {
+    KAC_BLOCK_PLAIN,
+    KAC_BLOCK_CROSS_ATTN,
+    KAC_BLOCK_ATTN,
+    KAC_BLOCK_NONE
+} kac_unet_block_type;
+
+/* The keys of config.json that matter, defaults of the class filled in, scalars spread over the blocks. Up-block lists
+ * are in the order of up_blocks. */
+typedef struct kac_unet_config {
+    bool conditional; /* UNet2DConditionModel */
+    int64_t in_channels, out_channels;
+    int64_t sample_size[2]; /* height, width; 0: not said */
+    bool center_input, flip_sin_to_cos;
+    double freq_shift;
+    int n_blocks;
+    kac_unet_block_type down[KAC_UNET_MAX_BLOCKS], mid, up[KAC_UNET_MAX_BLOCKS];
+    int64_t channels[KAC_UNET_MAX_BLOCKS];
+    int64_t layers[KAC_UNET_MAX_BLOCKS]; /* resnets per down block; its up block has one more */
+    int64_t transformer_layers[KAC_UNET_MAX_BLOCKS];
+    int64_t heads[KAC_UNET_MAX_BLOCKS]; /* the key attention_head_dim holds the NUMBER of heads here */
+    int64_t head_dim_down[KAC_UNET_MAX_BLOCKS], head_dim_up[KAC_UNET_MAX_BLOCKS],
+        head_dim_mid; /* of Attn blocks: a true head size */
+    int64_t cross_dim[KAC_UNET_MAX_BLOCKS];
+    bool only_cross[KAC_UNET_MAX_BLOCKS];
+    int64_t down_pad;
+    double mid_scale;
+    kac_act act, time_act;            /* time_act: inside the time MLP */
+    kac_act time_mlp_post, time_post; /* NONE when absent: after the MLP, on the finished embedding */
+    int64_t groups, mid_attn_groups;
+    double eps;
+    bool linear_projection, scale_shift, resnet_samplers_down, resnet_samplers_up;
+    int64_t time_dim;
+    int64_t conv_in_kernel, conv_out_kernel;
+} kac_unet_config;
+
+typedef struct kac_unet kac_unet;
+typedef struct kac_unet_cond kac_unet_cond;
+
+/* dir holds config.json and the weights; weights go to c->model, the structure itself to the heap (free it with
+ * kac_unet_free). KAC_E_IO for missing files, KAC_E_FORMAT for wrong types, KAC_E_UNSUPPORTED naming key and value,
+ * KAC_E_SHAPE naming the tensor. */
+kac_status kac_unet_load(kac_unet **out, kac_ctx *c, const char *dir);
+void kac_unet_free(kac_unet *u); /* NULL allowed */
+const kac_unet_config *kac_unet_config_of(const kac_unet *u);
+/* dir/config.json alone: what `info` and `--plan` read before any weight. */
+kac_status kac_unet_config_load(kac_unet_config *cfg, const char *dir);
+
+/* Keys and values of every cross-attention layer for P prompts, from tokens [P, S, D] (f32 or c->dtype), into c->run:
+ * once per prompt, not per step or particle. An unconditional network needs none (pass NULL as cond). The structure is
+ * on the heap: kac_unet_cond_free. */
+kac_status kac_unet_condition(kac_unet_cond **out, const kac_unet *u, kac_ctx *c, kac_tensor tokens);
+void kac_unet_cond_free(kac_unet_cond *cond);           /* NULL allowed; the tensors stay in c->run */
+int64_t kac_unet_cond_count(const kac_unet_cond *cond); /* P */
+
+/* out [N, h, w, out_channels] f32 ({0}: taken from c->scratch) = the network's prediction.
+ *   sample    [N, h, w, in_channels] f32 or c->dtype; any h, w ≥ 1 (upsampling follows the sizes of the skips)
+ *   timestep  N values on the host, which may differ; one time embedding is computed per distinct value
+ *   cond_row  N rows of cond (which prompt); NULL: row n (N = P) or 0 (P = 1)
+ * Allocates nothing outside c->scratch, which is as before on return (apart from `out`). A row's result does not depend
+ * on N. KAC_E_SHAPE for channels, N > KAC_UNET_MAX_BATCH, or a cond_row outside. */
+kac_status kac_unet_forward(kac_tensor *out, const kac_unet *u, kac_ctx *c, kac_tensor sample, const double *timestep,
+                            const kac_unet_cond *cond, const int *cond_row);
+
+#endif
