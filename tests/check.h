@@ -16,9 +16,10 @@ static int check_failures_, check_count_;
 #define CHECK_FAILS(expr, status, text) check_fails_((expr), (status), (text), #expr, __FILE__, __LINE__)
 #define CHECK_NEAR(a, b, tolerance) check_near_((a), (b), (tolerance), #a, #b, __FILE__, __LINE__)
 #define CHECK_TEXT(a, b)                                                                                               \
-    (check_count_++, strcmp((a), (b)) == 0                                                                             \
-                         ? 1                                                                                           \
-                         : (check_failures_++, printf("%s:%d: \"%s\" is not \"%s\"\n", __FILE__, __LINE__, (a), (b)), 0))
+    (check_count_++,                                                                                                   \
+     strcmp((a), (b)) == 0                                                                                             \
+         ? 1                                                                                                           \
+         : (check_failures_++, printf("%s:%d: \"%s\" is not \"%s\"\n", __FILE__, __LINE__, (a), (b)), 0))
 
 static inline int check_ok_(kac_status s, const char *expr, const char *file, int line) {
     check_count_++;
@@ -28,7 +29,8 @@ static inline int check_ok_(kac_status s, const char *expr, const char *file, in
     return 0;
 }
 
-static inline int check_fails_(kac_status s, kac_status want, const char *text, const char *expr, const char *file, int line) {
+static inline int check_fails_(kac_status s, kac_status want, const char *text, const char *expr, const char *file,
+                               int line) {
     check_count_++;
     if (s == want && (text == NULL || strstr(kac_error(), text) != NULL)) return 1;
     check_failures_++;
@@ -37,12 +39,13 @@ static inline int check_fails_(kac_status s, kac_status want, const char *text, 
     return 0;
 }
 
-static inline int check_near_(double a, double b, double tolerance, const char *text_a, const char *text_b, const char *file,
-                              int line) {
+static inline int check_near_(double a, double b, double tolerance, const char *text_a, const char *text_b,
+                              const char *file, int line) {
     check_count_++;
     if (fabs(a - b) <= tolerance) return 1;
     check_failures_++;
-    printf("%s:%d: %s = %.10g, %s = %.10g, difference %.3g > %.3g\n", file, line, text_a, a, text_b, b, fabs(a - b), tolerance);
+    printf("%s:%d: %s = %.10g, %s = %.10g, difference %.3g > %.3g\n", file, line, text_a, a, text_b, b, fabs(a - b),
+           tolerance);
     return 0;
 }
 

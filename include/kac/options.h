@@ -1,5 +1,5 @@
-/* One static table describes the options of a command or a method; flags, --help, the config file, validation and the report's
- * provenance come from it. */
+/* One static table describes the options of a command or a method; flags, --help, the config file, validation and the
+ * report's provenance come from it. */
 #ifndef KAC_OPTIONS_H
 #define KAC_OPTIONS_H
 
@@ -21,26 +21,27 @@ typedef enum kac_option_type {
 } kac_option_type;
 
 typedef struct kac_option_spec {
-    const char *name;       /* "ess-threshold": without dashes; NULL ends a table */
-    char letter;            /* 's' for -s; 0 for none */
+    const char *name; /* "ess-threshold": without dashes; NULL ends a table */
+    char letter;      /* 's' for -s; 0 for none */
     kac_option_type type;
-    const char *value;      /* default as text; NULL: unset */
-    double min, max;        /* for INT, REAL, LIST */
-    const char *choices;    /* for CHOICE */
-    const char *meta;       /* what --help prints for the value, e.g. "N", "FILE" */
-    const char *help;       /* one line */
-    bool repeatable;        /* TEXT only: may be given several times */
+    const char *value;   /* default as text; NULL: unset */
+    double min, max;     /* for INT, REAL, LIST */
+    const char *choices; /* for CHOICE */
+    const char *meta;    /* what --help prints for the value, e.g. "N", "FILE" */
+    const char *help;    /* one line */
+    bool repeatable;     /* TEXT only: may be given several times */
 } kac_option_spec;
 
 typedef struct kac_options kac_options;
 
-/* Values start as the defaults of the tables given (each ends with a NULL name; later tables add options). NULL when out of memory. */
+/* Values start as the defaults of the tables given (each ends with a NULL name; later tables add options). NULL when
+ * out of memory. */
 kac_options *kac_options_create(const kac_option_spec *table);
 kac_status kac_options_add(kac_options *o, const kac_option_spec *table);
 void kac_options_destroy(kac_options *o);
 
-/* Checks type and range. KAC_E_USAGE names the option, what was given and what is allowed; an unknown name comes with the
- * nearest known one. */
+/* Checks type and range. KAC_E_USAGE names the option, what was given and what is allowed; an unknown name comes with
+ * the nearest known one. */
 kac_status kac_options_set(kac_options *o, const char *name, const char *value);
 
 bool kac_options_has(const kac_options *o, const char *name);   /* known */
@@ -51,7 +52,7 @@ bool kac_options_bool(const kac_options *o, const char *name);
 int64_t kac_options_int(const kac_options *o, const char *name);
 double kac_options_real(const kac_options *o, const char *name);
 const char *kac_options_text(const kac_options *o, const char *name); /* TEXT, CHOICE; NULL when unset */
-int kac_options_count(const kac_options *o, const char *name);        /* values of a repeatable TEXT or entries of a LIST */
+int kac_options_count(const kac_options *o, const char *name); /* values of a repeatable TEXT or entries of a LIST */
 const char *kac_options_text_at(const kac_options *o, const char *name, int i);
 int64_t kac_options_int_at(const kac_options *o, const char *name, int i);
 

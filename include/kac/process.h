@@ -1,8 +1,8 @@
 /* The first seam: what is being sampled.
  *
- * A reverse-time Markov chain x_K → x_0 over the slots of a state pool. i_step counts 0 → K−1 in sampling order: before step
- * i_step a slot holds x_{K−i_step}; after the last step it holds x_0. Steering methods are host code that sees only this,
- * the reward and the events, so one method runs on images, text and exact mixtures alike.
+ * A reverse-time Markov chain x_K → x_0 over the slots of a state pool. i_step counts 0 → K−1 in sampling order: before
+ * step i_step a slot holds x_{K−i_step}; after the last step it holds x_0. Steering methods are host code that sees
+ * only this, the reward and the events, so one method runs on images, text and exact mixtures alike.
  *
  *     start(all)                                   x_K ~ p_K
  *     for i_step in 0 … K−1:
@@ -34,23 +34,24 @@ struct kac_process {
     /* Draws x_K into the slots, with the key of each slot's own particle. */
     kac_status (*start)(kac_process *p, const int *slots, int n);
 
-    /* Leaves x0-hat beside each state. One network evaluation per DISTINCT state: a slot that is an unchanged copy of one
-     * already predicted at this i_step shares its result. Calling it again for the same states costs nothing. */
+    /* Leaves x0-hat beside each state. One network evaluation per DISTINCT state: a slot that is an unchanged copy of
+     * one already predicted at this i_step shares its result. Calling it again for the same states costs nothing. */
     kac_status (*predict)(kac_process *p, int i_step, const int *slots, int n);
 
-    /* Draws the next state of from[i] into to[i], with the noise key of slot to[i] at this i_step. Every from[i] must have been
-     * predicted at i_step. from and to may be the same list (in place) but must not overlap otherwise. */
+    /* Draws the next state of from[i] into to[i], with the noise key of slot to[i] at this i_step. Every from[i] must
+     * have been predicted at i_step. from and to may be the same list (in place) but must not overlap otherwise. */
     kac_status (*step)(kac_process *p, int i_step, const int *from, const int *to, int n);
 
-    /* to[i] becomes a copy of from[i]: state, x0-hat, solver history and every cached result, through one gather list. Sources are read
-     * as they were before the call, so a permutation is allowed. */
+    /* to[i] becomes a copy of from[i]: state, x0-hat, solver history and every cached result, through one gather list.
+     * Sources are read as they were before the call, so a permutation is allowed. */
     kac_status (*copy)(kac_process *p, const int *from, const int *to, int n);
 
-    /* log p(x') − log q(x') of the step just drawn, per slot, when the process proposes from q ≠ p (guidance). NULL: always 0. */
+    /* log p(x') − log q(x') of the step just drawn, per slot, when the process proposes from q ≠ p (guidance). NULL:
+     * always 0. */
     kac_status (*log_ratio)(kac_process *p, const int *slots, int n, double *out);
 
-    /* The process's whole state as one flat block, so that a run can be stopped and continued to the same bits. state_bytes is constant
-     * over a run. NULL: cannot be saved. */
+    /* The process's whole state as one flat block, so that a run can be stopped and continued to the same bits.
+     * state_bytes is constant over a run. NULL: cannot be saved. */
     int64_t (*state_bytes)(kac_process *p);
     kac_status (*state_save)(kac_process *p, void *out);
     kac_status (*state_load)(kac_process *p, const void *in);

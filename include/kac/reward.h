@@ -1,4 +1,5 @@
-/* The second seam: how good a state is. A reward decodes what it needs itself, in batches, and never the same state twice. */
+/* The second seam: how good a state is. A reward decodes what it needs itself, in batches, and never the same state
+ * twice. */
 #ifndef KAC_REWARD_H
 #define KAC_REWARD_H
 
@@ -17,7 +18,8 @@ typedef struct kac_reward kac_reward;
 struct kac_reward {
     void *self;
     const char *name; /* for reports, e.g. "clip=weights/shapes-clip" */
-    /* out[i] = reward of slots[i]; higher is better. A value that is not finite is the caller's to reject (KAC_E_NONFINITE). */
+    /* out[i] = reward of slots[i]; higher is better. A value that is not finite is the caller's to reject
+     * (KAC_E_NONFINITE). */
     kac_status (*score)(kac_reward *r, kac_process *p, const int *slots, int n, kac_stage stage, double *out);
 };
 

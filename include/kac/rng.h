@@ -1,8 +1,8 @@
 /* Counter-based randomness: a value is a pure function of (seed, purpose, step, slot, element).
  *
  * Philox4x32-10 (Salmon et al. 2011) with key = seed and counter = {element / 4, slot, step, purpose}. Normals by
- * Box-Muller from correctly rounded operations only, so that every backend gives the same bits. Consequence: particle k of
- * a run does not depend on how many others there are, how they are batched, or on threads. */
+ * Box-Muller from correctly rounded operations only, so that every backend gives the same bits. Consequence: particle k
+ * of a run does not depend on how many others there are, how they are batched, or on threads. */
 #ifndef KAC_RNG_H
 #define KAC_RNG_H
 

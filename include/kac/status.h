@@ -6,9 +6,9 @@
  *         return KAC_OK;
  *     }
  *
- * A status is for the outside world: files, sizes from users, memory, devices, non-finite numbers. The message is written
- * once, where it happens, with what a user can do about it; callers only forward. An assert is for our own bugs and stays
- * on in release. */
+ * A status is for the outside world: files, sizes from users, memory, devices, non-finite numbers. The message is
+ * written once, where it happens, with what a user can do about it; callers only forward. An assert is for our own bugs
+ * and stays on in release. */
 #ifndef KAC_STATUS_H
 #define KAC_STATUS_H
 
@@ -38,8 +38,8 @@ typedef enum kac_status {
 /* "malformed file" for KAC_E_FORMAT; never NULL. */
 const char *kac_status_text(kac_status status);
 
-/* The message of the last failure on this thread, one line without newline; "" when there was none. Valid until the next
- * failure on the same thread. */
+/* The message of the last failure on this thread, one line without newline; "" when there was none. Valid until the
+ * next failure on the same thread. */
 const char *kac_error(void);
 
 /* Stores the message for kac_error and returns `status`. */

@@ -17,8 +17,8 @@
 extern "C" {
 #endif
 
-/* Weighted particles at the end. Arrays have n_groups · n_per_group entries (log_z: n_groups), are owned by this struct and freed by
- * kac_particles_free. The states themselves are in the process's slots. */
+/* Weighted particles at the end. Arrays have n_groups · n_per_group entries (log_z: n_groups), are owned by this struct
+ * and freed by kac_particles_free. The states themselves are in the process's slots. */
 typedef struct kac_particles {
     int n_groups, n_per_group;
     double *log_weights; /* not normalised, per slot */
@@ -31,8 +31,8 @@ void kac_particles_free(kac_particles *p);
 
 typedef struct kac_method {
     const char *name;
-    const char *summary;              /* one line for --help */
-    const kac_option_spec *options;   /* ends with a NULL name */
+    const char *summary;            /* one line for --help */
+    const kac_option_spec *options; /* ends with a NULL name */
     /* `reward` may be NULL for "none" (rewards are then NAN). `events` may be NULL. seed is the run's. */
     kac_status (*run)(kac_particles *out, kac_process *process, kac_reward *reward, kac_events *events,
                       const kac_options *options, uint64_t seed);

@@ -1,4 +1,5 @@
-/* A tensor is a small value: where the numbers lie and how. No name, no graph, no reference count; arenas own the data. */
+/* A tensor is a small value: where the numbers lie and how. No name, no graph, no reference count; arenas own the data.
+ */
 #ifndef KAC_TENSOR_H
 #define KAC_TENSOR_H
 

@@ -17,11 +17,12 @@ _Noreturn void kac_assert_failed(const char *cond, const char *file, int line);
 #define KAC_MAX(a, b) ((a) > (b) ? (a) : (b))
 
 /* ---- heap: the only calls of malloc and free outside cuda/; tests can make the n-th one fail ---- */
-void *kac_alloc(size_t n_bytes);                    /* zeroed; NULL and a stored message when out of memory */
-void *kac_realloc(void *p, size_t n_bytes);         /* grown part not zeroed; NULL leaves p as it was */
-void kac_free(void *p);                             /* NULL allowed */
+void *kac_alloc(size_t n_bytes);            /* zeroed; NULL and a stored message when out of memory */
+void *kac_realloc(void *p, size_t n_bytes); /* grown part not zeroed; NULL leaves p as it was */
+void kac_free(void *p);                     /* NULL allowed */
 char *kac_strdup(const char *s);
-char *kac_format(const char *format, ...) __attribute__((format(printf, 1, 2))); /* caller frees; NULL when out of memory */
+char *kac_format(const char *format, ...)
+    __attribute__((format(printf, 1, 2))); /* caller frees; NULL when out of memory */
 
 /* ---- arenas: the owners of all tensors ---- */
 typedef struct kac_arena {
@@ -51,10 +52,11 @@ void kac_text_add_bytes(kac_text *t, const char *bytes, size_t n);
 void kac_text_free(kac_text *t);
 
 /* ---- files ---- */
-/* Whole file with a terminating 0 (not counted in *n). KAC_E_IO when unreadable or larger than max_bytes. Caller: kac_free. */
+/* Whole file with a terminating 0 (not counted in *n). KAC_E_IO when unreadable or larger than max_bytes. Caller:
+ * kac_free. */
 kac_status kac_file_read(char **out, size_t *n, const char *path, size_t max_bytes);
-/* Writes to a temporary file beside `path`, syncs, renames. An existing `path` that is not a regular file is refused, never
- * replaced. On failure nothing is left behind and an old file stays as it was. */
+/* Writes to a temporary file beside `path`, syncs, renames. An existing `path` that is not a regular file is refused,
+ * never replaced. On failure nothing is left behind and an old file stays as it was. */
 kac_status kac_file_write(const char *path, const void *data, size_t n);
 bool kac_file_exists(const char *path);
 bool kac_dir_exists(const char *path);
@@ -72,7 +74,7 @@ kac_status kac_map_open(kac_map *m, const char *path);
 void kac_map_close(kac_map *m);
 
 /* ---- clocks, machine ---- */
-double kac_now_ms(void); /* monotonic */
+double kac_now_ms(void);                 /* monotonic */
 size_t kac_memory_peak_bytes(void);      /* of this process so far */
 size_t kac_memory_available_bytes(void); /* what this machine (and its control group) can still give */
 int kac_cpu_count(void);                 /* usable by this process */

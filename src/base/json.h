@@ -1,4 +1,5 @@
-/* JSON from files that we do not trust, read through typed getters that say which key is wrong in which file (cJSON inside). */
+/* JSON from files that we do not trust, read through typed getters that say which key is wrong in which file (cJSON
+ * inside). */
 #ifndef KAC_JSON_H
 #define KAC_JSON_H
 
@@ -15,8 +16,8 @@ kac_status kac_json_load(kac_json *j, const char *path);
 kac_status kac_json_parse(kac_json *j, const char *text, size_t n, const char *name);
 void kac_json_free(kac_json *j);
 
-/* Each leaves *out as it is when the key is missing or null, and fails with KAC_E_FORMAT "<file>: <key> must be …" when it has
- * another type. `obj` is j->root or an object inside it. */
+/* Each leaves *out as it is when the key is missing or null, and fails with KAC_E_FORMAT "<file>: <key> must be …" when
+ * it has another type. `obj` is j->root or an object inside it. */
 kac_status kac_json_int(const kac_json *j, const cJSON *obj, const char *key, int64_t *out);
 kac_status kac_json_real(const kac_json *j, const cJSON *obj, const char *key, double *out);
 kac_status kac_json_bool(const kac_json *j, const cJSON *obj, const char *key, bool *out);

@@ -34,14 +34,17 @@ typedef struct kac_ctx_sizes {
     size_t model, run, scratch; /* bytes; 0: a generous reservation (address space only) */
 } kac_ctx_sizes;
 
-/* ops: the backend's table (src/run/backend.c finds it by name). sizes NULL: generous reservations. n_threads 0: one per usable CPU. */
-kac_status kac_ctx_open(kac_ctx *c, const struct kac_ops *ops, kac_dtype dtype, int n_threads, const kac_ctx_sizes *sizes);
+/* ops: the backend's table (src/run/backend.c finds it by name). sizes NULL: generous reservations. n_threads 0: one
+ * per usable CPU. */
+kac_status kac_ctx_open(kac_ctx *c, const struct kac_ops *ops, kac_dtype dtype, int n_threads,
+                        const kac_ctx_sizes *sizes);
 void kac_ctx_close(kac_ctx *c);
 
 /* A tensor of the given shape from an arena of the context; data NULL never occurs on KAC_OK. */
 kac_status kac_take(kac_tensor *out, kac_arena *arena, kac_dtype dtype, int rank, const int64_t *shape);
 #define kac_take_make(out, arena, dtype, ...)                                                                          \
-    kac_take((out), (arena), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__})
+    kac_take((out), (arena), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                       \
+             (int64_t[]){__VA_ARGS__})
 
 /* Reports a named intermediate result when a tap is set. */
 kac_status kac_tap(kac_ctx *c, kac_tensor value, const char *format, ...) __attribute__((format(printf, 3, 4)));
