@@ -27,6 +27,7 @@ typedef struct kac_particles {
     int *eves;           /* root ancestor (particle index), per slot */
 } kac_particles;
 
+/* Frees the arrays and clears the struct; a cleared one is fine. */
 void kac_particles_free(kac_particles *p);
 
 typedef struct kac_method {

@@ -36,6 +36,7 @@ typedef enum kac_dtype {
 #undef KAC_DTYPE_ENUM
 } kac_dtype;
 
+/* Bytes of one element; the name as safetensors writes it, "F32". */
 size_t kac_dtype_bytes(kac_dtype dtype);
 const char *kac_dtype_name(kac_dtype dtype);
 

@@ -15,7 +15,7 @@
  *     "error"       one line, when failed
  *     "command"     ["kac", "generate", …] as it was typed
  *     "started"     UTC, "2026-01-31T12:00:00Z"
- *     "options"     {"steps": "25", …}: every option that had a value, as text (kac_options_as_text); a repeatable one is a list
+ *     "options"     {"steps": "25", …}: every option with a value, as text; a repeatable one: a list
  *     "given"       ["steps", …]: names of the options that the user set
  *     "model"       {"path", "class", "files": [{"path", "bytes", "sha256"}, …]}
  *     "machine"     {"backend", "dtype", "threads", "cpu", "onednn"}
@@ -24,8 +24,8 @@
  *     "groups"      [{"prompt", "negative_prompt"}, …]: one per prompt
  *     "rewards"     [{"name", "weight"}, …]: what the reward is the weighted sum of
  * and at the end
- *     "images"      [{"file", "group", "particle", "rank", "reward", "rewards": {name: value}, "log_weight", "weight", "eve",
- *                     "seed"}, …]
+ *     "images"      [{"file", "group", "particle", "rank", "reward", "rewards": {name: value}, "log_weight", "weight",
+ *                     "eve", "seed"}, …]
  *                   rank: 0 is the best of its group; reward: the weighted sum; weight: normalised in the group;
  *                   eve: the particle at the start that it descends from
  *     "samples"     "samples.safetensors" when the states are no pictures
@@ -35,13 +35,14 @@
  *     "peak_bytes", "plan_bytes", "flops"   numbers
  *
  * events.jsonl: objects with "event" and "ms" (since the start of the program)
- *     "start"     "i_step": the step that it (re)starts with; more than 0 after --resume: later lines replace earlier ones of the same
- *                 step and group
- *     "step"      kac_step_event: "i_step", "n_steps", "group", "n_groups", "scored", "resampled", "ancestors", "eves",
- *                 "log_weights", "rewards" (null when not scored), "ess", "log_z",
- *                 and "counts" (as in run.json, so far); i_step = n_steps is the final scoring
- *     "preview"   "i_step", "group", "particle", "file": an x0-hat written, previews/step_07_particle_03.png, with more than one
- *                 group previews/group_02_step_07_particle_03.png; the particle's number before this step's resampling
+ *     "start"     "i_step": the step that it (re)starts with; more than 0 after --resume: later lines replace earlier
+ *                 ones of the same step and group
+ *     "step"      kac_step_event: "i_step", "n_steps", "group", "n_groups", "scored", "resampled", "ancestors",
+ *                 "eves", "log_weights", "rewards" (null when not scored), "ess", "log_z", and "counts" (as in
+ *                 run.json, so far); i_step = n_steps is the final scoring
+ *     "preview"   "i_step", "group", "particle", "file": an x0-hat written: previews/step_07_particle_03.png; with more
+ *                 than one group previews/group_02_step_07_particle_03.png; the particle's number is that before this
+ *                 step's resampling
  *     "image"     "group", "particle", "file": a final picture written
  *     "end"       "state" as in run.json
  */
@@ -57,8 +58,8 @@ typedef struct kac_report_info {
     size_t n_bytes;                              /* of index.html */
 } kac_report_info;
 
-/* Reads folder/run.json and folder/events.jsonl and writes folder/index.html (atomically). Works on a run that is still going on or
- * was killed: a missing or half-written file is shown as missing. `info` may be NULL.
+/* Reads folder/run.json and folder/events.jsonl and writes folder/index.html (atomically). Works on a run that is still
+ * going on or was killed: a missing or half-written file is shown as missing. `info` may be NULL.
  * Fails: IO (no such folder, neither file in it, page not writable), MEMORY. */
 kac_status kac_report_write(const char *folder, kac_report_info *info);
 
