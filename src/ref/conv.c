@@ -4,13 +4,14 @@
  * product. */
 static double window(const kac_conv2d_args *a, int64_t n, int64_t y0, int64_t x0, int64_t o) {
     const int64_t height = a->x.shape[1], width = a->x.shape[2], n_in = a->w->n_in;
-    const int64_t first = KAC_MAX(0, -x0), end = KAC_MIN(a->w->kw, width - x0);
+    const int64_t kh = KAC_MAX(1, a->w->kh), kw = KAC_MAX(1, a->w->kw); /* a linear layer is a 1×1 convolution */
+    const int64_t first = KAC_MAX(0, -x0), end = KAC_MIN(kw, width - x0);
     double sum = 0;
     if (first >= end) return sum;
-    for (int64_t ky = 0; ky < a->w->kh; ky++) {
+    for (int64_t ky = 0; ky < kh; ky++) {
         if (y0 + ky < 0 || y0 + ky >= height) continue;
         sum += kac_ref_dot(a->x.data, a->x.dtype, ((n * height + y0 + ky) * width + x0 + first) * n_in, a->w->data,
-                           a->w->dtype, ((o * a->w->kh + ky) * a->w->kw + first) * n_in, (end - first) * n_in);
+                           a->w->dtype, ((o * kh + ky) * kw + first) * n_in, (end - first) * n_in);
     }
     return sum;
 }
