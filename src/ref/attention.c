@@ -24,17 +24,25 @@ static void query(const kac_attention_args *a, int64_t n, int64_t t, int64_t hea
     for (int64_t i = 0; i < d; i++) kac_ref_store(&a->out, at + i, sum[i] / total);
 }
 
+/* Per thread: scores of all keys, and the sum of one query. */
+static size_t buffer_count(const kac_attention_args *a) {
+    return (size_t)(a->k.shape[1] + a->q.shape[3]);
+}
+
+size_t kac_ref_attention_scratch(const kac_ctx *c, const kac_attention_args *a) {
+    return buffer_count(a) * (size_t)c->n_threads * sizeof(double);
+}
+
 kac_status kac_ref_attention(kac_ctx *c, const kac_attention_args *a) {
-    const int64_t n_images = a->q.shape[0], n_queries = a->q.shape[1], heads = a->q.shape[2], d = a->q.shape[3];
-    const int64_t n_buffer = a->k.shape[1] + d;
+    const int64_t n_images = a->q.shape[0], n_queries = a->q.shape[1], heads = a->q.shape[2];
     const size_t mark = kac_arena_mark(&c->scratch);
-    double *buffers = kac_arena_take(&c->scratch, (size_t)(n_buffer * c->n_threads) * sizeof *buffers);
+    double *buffers = kac_arena_take(&c->scratch, kac_ref_attention_scratch(c, a));
     if (buffers == NULL) return KAC_E_MEMORY;
 #pragma omp parallel for collapse(3) num_threads(c->n_threads)
     for (int64_t n = 0; n < n_images; n++)
         for (int64_t head = 0; head < heads; head++)
             for (int64_t t = 0; t < n_queries; t++) {
-                double *buffer = buffers + omp_get_thread_num() * n_buffer;
+                double *buffer = buffers + (size_t)omp_get_thread_num() * buffer_count(a);
                 query(a, n, t, head, buffer, buffer + a->k.shape[1]);
             }
     kac_arena_release(&c->scratch, mark);

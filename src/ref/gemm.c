@@ -17,11 +17,21 @@ double kac_ref_dot(const void *a, kac_dtype dtype_a, int64_t offset_a, const voi
     return sum;
 }
 
-kac_status kac_ref_weight_pack(kac_ctx *c, kac_weight *w, kac_tensor src, int stride_hint) {
+static int64_t n_taps_of(const kac_weight *w) {
+    return w->kh == 0 ? 1 : (int64_t)w->kh * w->kw;
+}
+
+void kac_ref_weight_bytes(const kac_ctx *c, const kac_weight *w, int stride_hint, size_t *model, size_t *scratch) {
     (void)stride_hint;
-    const int64_t n_taps = w->kh == 0 ? 1 : (int64_t)w->kh * w->kw;
+    *model = (size_t)(w->n_out * w->n_in * n_taps_of(w)) * kac_dtype_bytes(c->dtype);
+    *scratch = 0;
+}
+
+kac_status kac_ref_weight_pack(kac_ctx *c, kac_weight *w, kac_tensor src, int stride_hint) {
+    const int64_t n_taps = n_taps_of(w);
+    size_t scratch;
+    kac_ref_weight_bytes(c, w, stride_hint, &w->n_bytes, &scratch);
     w->dtype = c->dtype;
-    w->n_bytes = (size_t)(w->n_out * w->n_in * n_taps) * kac_dtype_bytes(c->dtype);
     w->data = kac_arena_take(&c->model, w->n_bytes);
     if (w->data == NULL) return KAC_E_MEMORY;
     for (int64_t o = 0; o < w->n_out; o++)

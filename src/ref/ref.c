@@ -1,7 +1,15 @@
 #include "ref/ref.h"
 
+size_t kac_ref_scratch_bytes(const kac_ctx *c, kac_op op, const void *args) {
+    if (op == KAC_OP_attention) return kac_ref_attention_scratch(c, args);
+    if (op == KAC_OP_resample) return kac_ref_resample_scratch(args);
+    return 0;
+}
+
 const struct kac_ops kac_ref_ops = {.name = "ref",
                                     .weight_pack = kac_ref_weight_pack,
+                                    .weight_bytes = kac_ref_weight_bytes,
+                                    .scratch_bytes = kac_ref_scratch_bytes,
 #define KAC_REF_ENTRY(op) .op = kac_ref_##op,
                                     KAC_OPS(KAC_REF_ENTRY)
 #undef KAC_REF_ENTRY

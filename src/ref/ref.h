@@ -13,6 +13,12 @@ KAC_OPS(KAC_REF_SLOT)
 /* Keeps [n_out, n_in] or [n_out, kh, kw, n_in], row-major, in c->dtype. */
 kac_status kac_ref_weight_pack(kac_ctx *c, kac_weight *w, kac_tensor src, int stride_hint);
 
+/* What weight_pack and the slots take from the arenas; see struct kac_ops. */
+void kac_ref_weight_bytes(const kac_ctx *c, const kac_weight *w, int stride_hint, size_t *model, size_t *scratch);
+size_t kac_ref_scratch_bytes(const kac_ctx *c, kac_op op, const void *args);
+size_t kac_ref_attention_scratch(const kac_ctx *c, const kac_attention_args *a);
+size_t kac_ref_resample_scratch(const kac_resample_args *a);
+
 double kac_ref_act(double x, kac_act act);
 
 /* Σ a[i] b[i] from the given offsets on. */

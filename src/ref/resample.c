@@ -68,21 +68,33 @@ static double filter_at(kac_filter filter, double x) {
     KAC_ASSERT(!"filter");
 }
 
-/* Output i of an axis is Σ_j weight[i · n_taps + j] · input[first[i] + j]. Taps beyond the edge have weight 0 and are
- * not read. */
+/* Output i of an axis is Σ_j weight[i · n_taps + j] · input[first[i] + j], j < n_used[i]. One block of scratch holds
+ * the three. */
 typedef struct axis_table {
     int64_t n_in, n_out, n_taps;
     int64_t *first, *n_used;
     double *weight;
 } axis_table;
 
-static kac_status axis_table_make(axis_table *t, kac_ctx *c, int64_t n_in, int64_t n_out, kac_filter filter) {
-    const double scale = (double)n_in / (double)n_out, stretch = fmax(scale, 1), support = support_of(filter) * stretch;
-    *t = (axis_table){.n_in = n_in, .n_out = n_out, .n_taps = 2 * (int64_t)ceil(support) + 1};
-    t->first = kac_arena_take(&c->scratch, (size_t)n_out * sizeof *t->first);
-    t->n_used = kac_arena_take(&c->scratch, (size_t)n_out * sizeof *t->n_used);
-    t->weight = kac_arena_take(&c->scratch, (size_t)(n_out * t->n_taps) * sizeof *t->weight);
-    if (t->first == NULL || t->n_used == NULL || t->weight == NULL) return KAC_E_MEMORY;
+static double stretched_support(int64_t n_in, int64_t n_out, kac_filter filter) {
+    return support_of(filter) * fmax((double)n_in / (double)n_out, 1);
+}
+
+static int64_t taps_of(int64_t n_in, int64_t n_out, kac_filter filter) {
+    return 2 * (int64_t)ceil(stretched_support(n_in, n_out, filter)) + 1;
+}
+
+static size_t axis_bytes(int64_t n_in, int64_t n_out, kac_filter filter) {
+    return (size_t)n_out * (2 * sizeof(int64_t) + (size_t)taps_of(n_in, n_out, filter) * sizeof(double));
+}
+
+static void axis_table_make(axis_table *t, void *memory, int64_t n_in, int64_t n_out, kac_filter filter) {
+    const double scale = (double)n_in / (double)n_out, stretch = fmax(scale, 1);
+    const double support = stretched_support(n_in, n_out, filter);
+    *t = (axis_table){.n_in = n_in, .n_out = n_out, .n_taps = taps_of(n_in, n_out, filter)};
+    t->first = memory;
+    t->n_used = t->first + n_out;
+    t->weight = (double *)(t->n_used + n_out);
     for (int64_t i = 0; i < n_out; i++) {
         const double centre = ((double)i + 0.5) * scale;
         double *weight = t->weight + i * t->n_taps;
@@ -99,7 +111,6 @@ static kac_status axis_table_make(axis_table *t, kac_ctx *c, int64_t n_in, int64
             sum += weight[j] = filter_at(filter, ((double)(t->first[i] + j) - centre + 0.5) / stretch);
         for (int64_t j = 0; j < t->n_used[i]; j++) weight[j] /= sum;
     }
-    return KAC_OK;
 }
 
 /* Columns first, then rows, as Pillow does; the image in between stays in double. */
@@ -128,15 +139,22 @@ static void resample_image(const kac_resample_args *a, int64_t n, const axis_tab
             }
 }
 
+size_t kac_ref_resample_scratch(const kac_resample_args *a) {
+    return axis_bytes(a->x.shape[2], a->out.shape[2], a->filter) +
+           axis_bytes(a->x.shape[1], a->out.shape[1], a->filter) +
+           (size_t)(a->x.shape[1] * a->out.shape[2] * a->x.shape[3]) * sizeof(double);
+}
+
 kac_status kac_ref_resample(kac_ctx *c, const kac_resample_args *a) {
     const size_t mark = kac_arena_mark(&c->scratch);
+    char *memory = kac_arena_take(&c->scratch, kac_ref_resample_scratch(a));
+    if (memory == NULL) return KAC_E_MEMORY;
     axis_table columns, rows;
-    KAC_TRY(axis_table_make(&columns, c, a->x.shape[2], a->out.shape[2], a->filter));
-    KAC_TRY(axis_table_make(&rows, c, a->x.shape[1], a->out.shape[1], a->filter));
-    double *between =
-        kac_arena_take(&c->scratch, (size_t)(a->x.shape[1] * a->out.shape[2] * a->x.shape[3]) * sizeof *between);
-    if (between == NULL) return KAC_E_MEMORY;
-    for (int64_t n = 0; n < a->out.shape[0]; n++) resample_image(a, n, &columns, &rows, between, c->n_threads);
+    axis_table_make(&columns, memory, a->x.shape[2], a->out.shape[2], a->filter);
+    memory += axis_bytes(columns.n_in, columns.n_out, a->filter);
+    axis_table_make(&rows, memory, a->x.shape[1], a->out.shape[1], a->filter);
+    memory += axis_bytes(rows.n_in, rows.n_out, a->filter);
+    for (int64_t n = 0; n < a->out.shape[0]; n++) resample_image(a, n, &columns, &rows, (double *)memory, c->n_threads);
     kac_arena_release(&c->scratch, mark);
     return KAC_OK;
 }

@@ -251,6 +251,10 @@ struct kac_ops {
     kac_status (*open)(kac_ctx *c); /* sets c->backend */
     void (*close)(kac_ctx *c);
     kac_status (*weight_pack)(kac_ctx *c, kac_weight *w, kac_tensor src, int stride_hint); /* w's shape is filled in */
+    /* For plan runs, which must find the exact bytes: what weight_pack takes from the model and (at its peak) scratch arenas, and what
+     * a slot takes from scratch for itself while it runs. They depend on shapes, c->dtype and c->n_threads only. */
+    void (*weight_bytes)(const kac_ctx *c, const kac_weight *w, int stride_hint, size_t *model, size_t *scratch);
+    size_t (*scratch_bytes)(const kac_ctx *c, kac_op op, const void *args);
 #define KAC_OP_SLOT(name) kac_status (*name)(kac_ctx * c, const kac_##name##_args *a);
     KAC_OPS(KAC_OP_SLOT)
 #undef KAC_OP_SLOT
