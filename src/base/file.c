@@ -1,7 +1,7 @@
 #include "base.h"
+#include "staged.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -51,38 +51,11 @@ kac_status kac_file_read(char **out, size_t *n, const char *path, size_t max_byt
     return KAC_OK;
 }
 
-static kac_status write_all(int fd, const char *data, size_t n) {
-    while (n > 0) {
-        const ssize_t put = write(fd, data, n);
-        if (put < 0 && errno == EINTR) continue;
-        if (put < 0) return KAC_E_IO;
-        data += put, n -= (size_t)put;
-    }
-    return fsync(fd) == 0 ? KAC_OK : KAC_E_IO;
-}
-
 kac_status kac_file_write(const char *path, const void *data, size_t n) {
-    struct stat st;
-    if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return KAC_FAIL(KAC_E_IO, "%s exists and is not a regular file; it is left as it is", path);
-    char *temporary = kac_format("%s.part-%ld", path, (long)getpid());
-    if (temporary == NULL) return KAC_E_MEMORY;
-    kac_status s = KAC_OK;
-    const int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (fd < 0) {
-        s = KAC_FAIL(KAC_E_IO, "cannot write %s: %s", path, strerror(errno));
-    } else {
-        s = write_all(fd, data, n);
-        int error = errno;
-        if (close(fd) != 0 && s == KAC_OK) s = KAC_E_IO, error = errno;
-        if (s == KAC_OK && rename(temporary, path) != 0) s = KAC_E_IO, error = errno;
-        if (s != KAC_OK) {
-            unlink(temporary);
-            s = KAC_FAIL(KAC_E_IO, "cannot write %s: %s", path, strerror(error));
-        }
-    }
-    kac_free(temporary);
-    return s;
+    kac_staged f;
+    KAC_TRY(kac_staged_open(&f, path));
+    KAC_TRY(kac_staged_add(&f, data, n));
+    return kac_staged_commit(&f);
 }
 
 bool kac_file_exists(const char *path) {

@@ -7,15 +7,23 @@ enum { JSON_MAX_BYTES = 256 << 20 };
 kac_status kac_json_parse(kac_json *j, const char *text, size_t n, const char *name) {
     *j = (kac_json){.name = kac_strdup(name)};
     if (j->name == NULL) return KAC_E_MEMORY;
+    /* cJSON before 1.7.18 reads a byte behind a text that is cut off: it gets a copy with a terminator. */
+    char *copy = kac_alloc(n + 1);
+    if (copy == NULL) {
+        kac_json_free(j);
+        return KAC_E_MEMORY;
+    }
+    if (n > 0) memcpy(copy, text, n);
     const char *end = NULL;
-    j->root = cJSON_ParseWithLengthOpts(text, n, &end, false);
+    j->root = cJSON_ParseWithLengthOpts(copy, n, &end, false);
+    const size_t at = end == NULL ? 0 : (size_t)(end - copy);
+    kac_free(copy);
     if (j->root == NULL) {
-        const size_t at = end == NULL ? 0 : (size_t)(end - text);
         kac_status s = KAC_FAIL(KAC_E_FORMAT, "%s is not valid JSON (near byte %zu)", name, at);
         kac_json_free(j);
         return s;
     }
-    for (const char *p = end; p < text + n; p++)
+    for (const char *p = text + at; p < text + n; p++)
         if (strchr(" \t\r\n", *p) ==
             NULL) { /* a 0 byte is among the characters that strchr finds: a terminator is fine */
             kac_json_free(j);
