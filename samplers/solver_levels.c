@@ -1,0 +1,181 @@
+/* Which timesteps and noise levels the steps visit, with each reference class's own rounding. */
+#include "base/base.h"
+#include "samplers/solver_table.h"
+#include <float.h>
+#include <math.h>
+
+/* sigma / alpha of training timestep t; zero-SNR schedules get the smallest positive alpha-bar that the reference gives them. */
+static double ratio_at(const kac_schedule *sch, int t) {
+    const double bar = sch->zero_snr && t == sch->n_train - 1 ? 0x1p-24 : sch->alphas_cumprod[t];
+    return (double)(float)sqrt((1.0 - bar) / bar);
+}
+
+static double ratio_between(const kac_schedule *sch, double t) {
+    const int i = KAC_MIN((int)t, sch->n_train - 1), next = KAC_MIN(i + 1, sch->n_train - 1);
+    return ratio_at(sch, i) + (t - i) * (ratio_at(sch, next) - ratio_at(sch, i));
+}
+
+void kac_levels_by_spacing(kac_levels *l, const kac_schedule *sch, bool rounded) {
+    const int n = l->n, stride = sch->n_train / n;
+    const double ratio = (double)sch->n_train / n, step = (sch->n_train - ratio) - sch->n_train; /* as numpy.arange counts */
+    for (int i = 0; i < n; i++) {
+        double t = 0.0;
+        if (sch->spacing == KAC_SPACING_LEADING)
+            t = (double)(n - 1 - i) * stride + sch->steps_offset;
+        else if (sch->spacing == KAC_SPACING_TRAILING)
+            t = rint(sch->n_train + i * step) - 1.0;
+        else if (n > 1)
+            t = i == 0 ? sch->n_train - 1.0 : (n - 1 - i) * ((sch->n_train - 1.0) / (n - 1));
+        l->timestep[i] = rounded ? rint(t) : (double)(float)t;
+    }
+}
+
+void kac_levels_dpm(kac_levels *l, const kac_schedule *sch) {
+    const int n = l->n;
+    int last = sch->n_train; /* training steps whose log SNR is above the clip */
+    while (last > 0) {
+        const double bar = ratio_at(sch, last - 1);
+        if (-log(bar) >= sch->lambda_min_clipped) break;
+        last--;
+    }
+    const double ratio = (double)sch->n_train / n, step = (last - ratio) - last;
+    for (int i = 0; i < n; i++) {
+        if (sch->spacing == KAC_SPACING_LEADING)
+            l->timestep[i] = (double)(n - i) * (last / (n + 1)) + sch->steps_offset;
+        else if (sch->spacing == KAC_SPACING_TRAILING)
+            l->timestep[i] = rint(last + i * step) - 1.0;
+        else
+            l->timestep[i] = i == 0 ? last - 1.0 : rint((n - i) * ((last - 1.0) / n));
+    }
+}
+
+/* The training timestep, between two whole ones, that has this sigma: linear in log sigma. */
+static double timestep_of(const kac_schedule *sch, double sigma) {
+    const double target = log(fmax(sigma, 1e-10));
+    int low = 0;
+    for (int i = 0; i < sch->n_train && (double)(float)log(ratio_at(sch, i)) <= target; i++) low = i;
+    low = KAC_MAX(KAC_MIN(low, sch->n_train - 2), 0);
+    const double a = (double)(float)log(ratio_at(sch, low));
+    const double b = (double)(float)log(ratio_at(sch, KAC_MIN(low + 1, sch->n_train - 1)));
+    const double w = fmin(fmax((a - target) / (a - b), 0.0), 1.0);
+    return (1.0 - w) * low + w * (low + 1);
+}
+
+/* Continued fraction of the incomplete beta function (Numerical Recipes' betacf, after Lentz). */
+static double beta_fraction(double a, double b, double x) {
+    const double tiny = 1e-300;
+    double c = 1.0, d = 1.0 - (a + b) * x / (a + 1.0);
+    d = 1.0 / (fabs(d) < tiny ? tiny : d);
+    double h = d;
+    for (int m = 1; m <= 300; m++) {
+        const double even = m * (b - m) * x / ((a + 2 * m - 1.0) * (a + 2 * m));
+        d = 1.0 + even * d;
+        c = 1.0 + even / c;
+        d = 1.0 / (fabs(d) < tiny ? tiny : d);
+        c = fabs(c) < tiny ? tiny : c;
+        h *= d * c;
+        const double odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1.0));
+        d = 1.0 + odd * d;
+        c = 1.0 + odd / c;
+        d = 1.0 / (fabs(d) < tiny ? tiny : d);
+        c = fabs(c) < tiny ? tiny : c;
+        h *= d * c;
+        if (fabs(d * c - 1.0) < 1e-15) break;
+    }
+    return h;
+}
+
+static double beta_cdf(double x, double a) { /* both parameters a */
+    if (x <= 0.0) return 0.0;
+    if (x >= 1.0) return 1.0;
+    if (x > 0.5) return 1.0 - beta_cdf(1.0 - x, a);
+    const double front = exp(lgamma(2 * a) - 2 * lgamma(a) + a * (log(x) + log1p(-x)));
+    return front * beta_fraction(a, a, x) / a;
+}
+
+static double beta_quantile(double p, double a) {
+    double low = 0.0, high = 1.0;
+    for (int i = 0; i < 80; i++) {
+        const double middle = 0.5 * (low + high);
+        if (beta_cdf(middle, a) < p)
+            low = middle;
+        else
+            high = middle;
+    }
+    return 0.5 * (low + high);
+}
+
+/* n sigmas from the largest to the smallest; ramp runs from 0 to 1. */
+static double spread(kac_sigmas kind, double ramp, double low, double high) {
+    const double rho = 7.0;
+    switch (kind) {
+    case KAC_SIGMAS_KARRAS:
+        return pow(pow(high, 1.0 / rho) + ramp * (pow(low, 1.0 / rho) - pow(high, 1.0 / rho)), rho);
+    case KAC_SIGMAS_BETA:
+        return low + beta_quantile(1.0 - ramp, 0.6) * (high - low);
+    default: /* exponential, Lu: even in log sigma */
+        return exp(log(high) + ramp * (log(low) - log(high)));
+    }
+}
+
+static kac_status spread_all(kac_levels *l, const kac_schedule *sch, double low, double high) {
+    if (sch->sigma_min > 0.0) low = sch->sigma_min;
+    if (sch->sigma_max > 0.0) high = sch->sigma_max;
+    if (!(low > 0.0 && low <= high))
+        return KAC_FAIL(KAC_E_FORMAT, "sigma_min %g and sigma_max %g must be positive and in this order", low, high);
+    for (int i = 0; i < l->n; i++) {
+        l->sigma[i] = spread(sch->sigmas, l->n > 1 ? (double)i / (l->n - 1) : 0.0, low, high);
+        l->timestep[i] = timestep_of(sch, l->sigma[i]);
+    }
+    return KAC_OK;
+}
+
+/* Levels are stored in float32 by the reference, and states have been scaled by them. */
+static void finish(kac_levels *l, const kac_schedule *sch) {
+    l->sigma[l->n] = sch->final_sigma_min ? ratio_at(sch, 0) : 0.0;
+    for (int i = 0; i <= l->n; i++) l->sigma[i] = (double)(float)l->sigma[i];
+}
+
+kac_status kac_levels_sigmas_euler(kac_levels *l, const kac_schedule *sch) {
+    if (sch->sigmas == KAC_SIGMAS_LU || sch->sigmas == KAC_SIGMAS_FLOW || sch->prediction == KAC_PREDICT_FLOW)
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "lu and flow sigmas are only known to dpm++2m and dpm++2m-sde");
+    for (int i = 0; i < l->n; i++) l->sigma[i] = ratio_between(sch, l->timestep[i]);
+    double after = -1.0;
+    if (sch->log_linear) {
+        const double high = log(ratio_at(sch, sch->n_train - 1)), low = log(ratio_at(sch, 0));
+        for (int i = 0; i < l->n; i++) l->sigma[i] = exp(high + (low - high) * i / l->n);
+        after = exp(low); /* the reference spreads one more level than there are steps */
+    }
+    if (sch->sigmas != KAC_SIGMAS_PLAIN) {
+        KAC_TRY(spread_all(l, sch, after > 0.0 ? after : l->sigma[l->n - 1], l->sigma[0]));
+        after = -1.0;
+    }
+    finish(l, sch);
+    if (after > 0.0) l->sigma[l->n] = (double)(float)after;
+    for (int i = 0; i < l->n; i++) {
+        if (sch->continuous && sch->prediction == KAC_PREDICT_V) l->timestep[i] = 0.25 * log(l->sigma[i]);
+        l->timestep[i] = (double)(float)l->timestep[i];
+    }
+    return KAC_OK;
+}
+
+kac_status kac_levels_sigmas_dpm(kac_levels *l, const kac_schedule *sch) {
+    if ((sch->prediction == KAC_PREDICT_FLOW) != (sch->sigmas == KAC_SIGMAS_FLOW))
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "flow_prediction and use_flow_sigmas only go together");
+    if (sch->sigmas == KAC_SIGMAS_FLOW) {
+        for (int i = 0; i < l->n; i++) {
+            const double even = (1.0 - 1.0 / sch->n_train) * (l->n - i) / l->n;
+            l->sigma[i] = sch->flow_shift * even / (1.0 + (sch->flow_shift - 1.0) * even);
+            l->timestep[i] = l->sigma[i] * sch->n_train;
+        }
+    } else if (sch->sigmas == KAC_SIGMAS_PLAIN) {
+        for (int i = 0; i < l->n; i++) l->sigma[i] = ratio_between(sch, l->timestep[i]);
+    } else {
+        KAC_TRY(spread_all(l, sch, ratio_at(sch, 0), ratio_at(sch, sch->n_train - 1)));
+        const bool whole = (sch->sigmas == KAC_SIGMAS_KARRAS || sch->sigmas == KAC_SIGMAS_LU) && !sch->cosine;
+        for (int i = 0; whole && i < l->n; i++) l->timestep[i] = rint(l->timestep[i]);
+    }
+    for (int i = 0; i < l->n; i++) l->timestep[i] = trunc(l->timestep[i]);
+    finish(l, sch);
+    return KAC_OK;
+}
