@@ -82,7 +82,8 @@ kac_status kac_schedule_betas(kac_schedule *s, const kac_betas *b) {
         const double a = s->alphas_cumprod[i];
         const bool zero_allowed = s->zero_snr && i == n - 1;
         if (!(a < 1.0) || !(a > 0.0 || (zero_allowed && a == 0.0)))
-            return KAC_FAIL(KAC_E_FORMAT, "the betas give alpha-bar %g at timestep %d; it must lie between 0 and 1", a, i);
+            return KAC_FAIL(KAC_E_FORMAT, "the betas give alpha-bar %g at timestep %d; it must lie between 0 and 1", a,
+                            i);
     }
     return KAC_OK;
 }

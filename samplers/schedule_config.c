@@ -37,19 +37,19 @@ typedef struct choice {
     int value;
 } choice;
 
-static const choice prediction_choices[] = {{"epsilon", KAC_PREDICT_EPSILON},
-                                            {"sample", KAC_PREDICT_SAMPLE},
-                                            {"v_prediction", KAC_PREDICT_V},
-                                            {"original_sample", KAC_PREDICT_SAMPLE},
-                                            {"flow_prediction", KAC_PREDICT_FLOW},
-                                            {NULL, 0}};
+static const choice prediction_choices[] = {
+    {"epsilon", KAC_PREDICT_EPSILON},        {"sample", KAC_PREDICT_SAMPLE},        {"v_prediction", KAC_PREDICT_V},
+    {"original_sample", KAC_PREDICT_SAMPLE}, {"flow_prediction", KAC_PREDICT_FLOW}, {NULL, 0}};
 static const choice spacing_choices[] = {{"leading", KAC_SPACING_LEADING},
                                          {"trailing", KAC_SPACING_TRAILING},
                                          {"linspace", KAC_SPACING_LINSPACE},
                                          {NULL, 0}};
-static const choice beta_choices[] = {
-    {"linear", KAC_BETAS_LINEAR},   {"scaled_linear", KAC_BETAS_SCALED_LINEAR}, {"squaredcos_cap_v2", KAC_BETAS_COSINE},
-    {"sigmoid", KAC_BETAS_SIGMOID}, {"laplace", KAC_BETAS_LAPLACE},             {NULL, 0}};
+static const choice beta_choices[] = {{"linear", KAC_BETAS_LINEAR},
+                                      {"scaled_linear", KAC_BETAS_SCALED_LINEAR},
+                                      {"squaredcos_cap_v2", KAC_BETAS_COSINE},
+                                      {"sigmoid", KAC_BETAS_SIGMOID},
+                                      {"laplace", KAC_BETAS_LAPLACE},
+                                      {NULL, 0}};
 static const choice variance_choices[] = {{"fixed_small", KAC_VARIANCE_SMALL},
                                           {"fixed_small_log", KAC_VARIANCE_SMALL_LOG},
                                           {"fixed_large", KAC_VARIANCE_LARGE},
@@ -57,8 +57,8 @@ static const choice variance_choices[] = {{"fixed_small", KAC_VARIANCE_SMALL},
 static const choice interpolation_choices[] = {{"linear", false}, {"log_linear", true}, {NULL, 0}};
 static const choice timestep_choices[] = {{"discrete", false}, {"continuous", true}, {NULL, 0}};
 static const choice final_choices[] = {{"zero", false}, {"sigma_min", true}, {NULL, 0}};
-static const choice algorithm_choices[] = {{"dpmsolver++", 0}, {"sde-dpmsolver++", 1}, {"dpmsolver", 2},
-                                           {"sde-dpmsolver", 3}, {"deis", 0},          {NULL, 0}};
+static const choice algorithm_choices[] = {
+    {"dpmsolver++", 0}, {"sde-dpmsolver++", 1}, {"dpmsolver", 2}, {"sde-dpmsolver", 3}, {"deis", 0}, {NULL, 0}};
 static const choice solver_choices[] = {{"midpoint", false}, {"heun", true}, {"logrho", false},
                                         {"bh1", false},      {"bh2", false}, {NULL, 0}};
 
@@ -92,8 +92,8 @@ static kac_status read_int(const kac_json *j, const char *key, int min, int max,
     int64_t value = *out;
     KAC_TRY(kac_json_int(j, j->root, key, &value));
     if (value < min || value > max)
-        return KAC_FAIL(KAC_E_FORMAT, "%s: %s is %lld; it must lie between %d and %d", j->name, key, (long long)value, min,
-                        max);
+        return KAC_FAIL(KAC_E_FORMAT, "%s: %s is %lld; it must lie between %d and %d", j->name, key, (long long)value,
+                        min, max);
     *out = (int)value;
     return KAC_OK;
 }
@@ -110,7 +110,8 @@ static kac_status read_real(const kac_json *j, const char *key, double min, doub
 static kac_status read_class(const kac_json *j, kac_schedule *s, kac_betas *b) {
     const char *name = NULL;
     KAC_TRY(kac_json_text(j, j->root, "_class_name", &name));
-    if (name == NULL) return KAC_FAIL(KAC_E_FORMAT, "%s: _class_name is missing; it names the scheduler class", j->name);
+    if (name == NULL)
+        return KAC_FAIL(KAC_E_FORMAT, "%s: _class_name is missing; it names the scheduler class", j->name);
     const class_defaults *d = NULL;
     for (int i = 0; i < KAC_COUNT_OF(classes); i++)
         if (strcmp(classes[i].name, name) == 0) d = &classes[i];
@@ -141,8 +142,8 @@ static kac_status read_betas(const kac_json *j, kac_schedule *s, kac_betas *b, d
     KAC_TRY(kac_json_reals(j, j->root, "trained_betas", trained, s->n_train, &n_trained));
     if (n_trained >= 0) {
         if (n_trained != s->n_train)
-            return KAC_FAIL(KAC_E_FORMAT, "%s: trained_betas has %d values, num_train_timesteps is %d", j->name, n_trained,
-                            s->n_train);
+            return KAC_FAIL(KAC_E_FORMAT, "%s: trained_betas has %d values, num_train_timesteps is %d", j->name,
+                            n_trained, s->n_train);
         kind = KAC_BETAS_TRAINED;
         b->trained = trained;
     }
@@ -173,8 +174,10 @@ static kac_status read_sigmas(const kac_json *j, kac_schedule *s) {
     static const struct {
         const char *key;
         kac_sigmas value;
-    } flags[] = {{"use_karras_sigmas", KAC_SIGMAS_KARRAS}, {"use_exponential_sigmas", KAC_SIGMAS_EXPONENTIAL},
-                 {"use_beta_sigmas", KAC_SIGMAS_BETA},     {"use_lu_lambdas", KAC_SIGMAS_LU},
+    } flags[] = {{"use_karras_sigmas", KAC_SIGMAS_KARRAS},
+                 {"use_exponential_sigmas", KAC_SIGMAS_EXPONENTIAL},
+                 {"use_beta_sigmas", KAC_SIGMAS_BETA},
+                 {"use_lu_lambdas", KAC_SIGMAS_LU},
                  {"use_flow_sigmas", KAC_SIGMAS_FLOW}};
     for (int i = 0; i < KAC_COUNT_OF(flags); i++) {
         bool on = false;
@@ -201,7 +204,9 @@ static kac_status read_dpm(const kac_json *j, kac_schedule *s) {
     KAC_TRY(read_flag(j, "solver_type", solver_choices, &s->heun));
     KAC_TRY(kac_json_bool(j, j->root, "lower_order_final", &s->lower_order_final));
     KAC_TRY(kac_json_bool(j, j->root, "euler_at_final", &s->euler_at_final));
-    KAC_TRY(read_real(j, "lambda_min_clipped", -DBL_MAX, 1e6, &s->lambda_min_clipped));
+    const cJSON *clipped = cJSON_GetObjectItemCaseSensitive(j->root, "lambda_min_clipped");
+    if (!cJSON_IsString(clipped) || strcmp(clipped->valuestring, "-inf") != 0)
+        KAC_TRY(read_real(j, "lambda_min_clipped", -DBL_MAX, 1e6, &s->lambda_min_clipped));
     KAC_TRY(read_real(j, "flow_shift", 1e-6, 1e6, &s->flow_shift));
     bool dynamic = false;
     KAC_TRY(kac_json_bool(j, j->root, "use_dynamic_shifting", &dynamic));
@@ -210,7 +215,8 @@ static kac_status read_dpm(const kac_json *j, kac_schedule *s) {
     if (s->solver_order > 2)
         return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: solver_order 3 is not supported; set it to 2 or 1", j->name);
     if (s->predict_noise && !s->final_sigma_min)
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: algorithm_type dpmsolver needs final_sigmas_type \"sigma_min\"", j->name);
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: algorithm_type dpmsolver needs final_sigmas_type \"sigma_min\"",
+                        j->name);
     return KAC_OK;
 }
 
@@ -236,7 +242,8 @@ static kac_status read_all(kac_schedule *s, const kac_json *j) {
     return status;
 }
 
-/* Python writes -Infinity (lambda_min_clipped has it by default), which is no JSON: the longest number that fits stands for it. */
+/* Python writes -Infinity (lambda_min_clipped has it by default), which is no JSON: the longest number that fits stands
+ * for it. */
 static void replace_infinity(char *text, size_t n) {
     bool quoted = false;
     for (size_t i = 0; i < n; i++) {

@@ -1,25 +1,23 @@
 #include "samplers/solver.h"
 #include "base/base.h"
 #include "samplers/solver_table.h"
-#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const solver_names[] = {"auto",           "ddim",     "ddpm",       "euler",
-                                           "euler-ancestral", "dpm++2m", "dpm++2m-sde"};
+static const char *const solver_names[] = {"auto",    "ddim",       "ddpm", "euler", "euler-ancestral",
+                                           "dpm++2m", "dpm++2m-sde"};
 
 static const struct {
     const char *name;
     kac_solver_kind kind;
-} solver_aliases[] = {{"euler_a", KAC_SOLVER_EULER_ANCESTRAL},
-                      {"euler-a", KAC_SOLVER_EULER_ANCESTRAL},
-                      {"euler_ancestral", KAC_SOLVER_EULER_ANCESTRAL},
-                      {"dpmpp2m", KAC_SOLVER_DPMPP_2M},
-                      {"dpm++2m_sde", KAC_SOLVER_DPMPP_2M_SDE},
-                      {"dpmpp2m_sde", KAC_SOLVER_DPMPP_2M_SDE}};
+} solver_aliases[] = {{"euler_a", KAC_SOLVER_EULER_ANCESTRAL},         {"euler-a", KAC_SOLVER_EULER_ANCESTRAL},
+                      {"euler_ancestral", KAC_SOLVER_EULER_ANCESTRAL}, {"dpmpp2m", KAC_SOLVER_DPMPP_2M},
+                      {"dpm++2m_sde", KAC_SOLVER_DPMPP_2M_SDE},        {"dpmpp2m_sde", KAC_SOLVER_DPMPP_2M_SDE}};
 
-const char *kac_solver_name(kac_solver_kind kind) { return solver_names[kind]; }
+const char *kac_solver_name(kac_solver_kind kind) {
+    return solver_names[kind];
+}
 
 kac_solver_kind kac_solver_find(const char *name) {
     for (int i = 1; i < KAC_COUNT_OF(solver_names); i++)
@@ -51,10 +49,11 @@ kac_status kac_row_predict(kac_solver_row *row, double eps[2], kac_prediction pr
     switch (prediction) {
     case KAC_PREDICT_EPSILON:
         if (a <= 0.0)
-            return KAC_FAIL(KAC_E_UNSUPPORTED,
-                            "timestep %g is pure noise, from which epsilon prediction says nothing about the sample; use a "
-                            "v_prediction model, or timestep_spacing leading",
-                            row->timestep);
+            return KAC_FAIL(
+                KAC_E_UNSUPPORTED,
+                "timestep %g is pure noise, from which epsilon prediction says nothing about the sample; use a "
+                "v_prediction model, or timestep_spacing leading",
+                row->timestep);
         row->x0_x = 1.0 / a;
         row->x0_out = -b / a;
         eps[0] = 0.0;
@@ -86,11 +85,10 @@ static kac_status check_steps(const kac_schedule *sch, const kac_solver_options 
     const int n = o->timesteps != NULL ? o->n_timesteps : o->n_steps;
     if (n < 1 || n > sch->n_train)
         return KAC_FAIL(KAC_E_USAGE, "%d steps asked; this schedule takes 1 to %d", n, sch->n_train);
-    if (o->begin < 0 || o->begin >= n)
-        return KAC_FAIL(KAC_E_USAGE, "cannot start at step %d of %d", o->begin, n);
+    if (o->begin < 0 || o->begin >= n) return KAC_FAIL(KAC_E_USAGE, "cannot start at step %d of %d", o->begin, n);
     if (!isnan(o->eta) && !(o->eta >= 0.0 && o->eta <= 10.0))
-        return KAC_FAIL(KAC_E_USAGE, "eta is %g; it must lie between 0 and 10 (1: as much noise as the training process)",
-                        o->eta);
+        return KAC_FAIL(KAC_E_USAGE,
+                        "eta is %g; it must lie between 0 and 10 (1: as much noise as the training process)", o->eta);
     if (!isnan(o->eta) && kind != KAC_SOLVER_DDIM && kind != KAC_SOLVER_EULER_ANCESTRAL)
         return KAC_FAIL(KAC_E_USAGE, "eta has no meaning for %s; it is an option of ddim and euler-ancestral",
                         kac_solver_name(kind));
@@ -100,9 +98,11 @@ static kac_status check_steps(const kac_schedule *sch, const kac_solver_options 
 static kac_status check_timesteps(const kac_schedule *sch, const kac_solver_options *o, kac_solver_kind kind) {
     if (o->timesteps == NULL) return KAC_OK;
     if (kind == KAC_SOLVER_DDIM || kind == KAC_SOLVER_EULER_ANCESTRAL)
-        return KAC_FAIL(KAC_E_USAGE, "%s takes no timesteps of your own; ddpm, euler and dpm++2m do", kac_solver_name(kind));
+        return KAC_FAIL(KAC_E_USAGE, "%s takes no timesteps of your own; ddpm, euler and dpm++2m do",
+                        kac_solver_name(kind));
     if (sch->sigmas != KAC_SIGMAS_PLAIN && kind != KAC_SOLVER_DDPM)
-        return KAC_FAIL(KAC_E_USAGE, "this schedule spreads sigmas itself (karras, …) and takes no timesteps of your own");
+        return KAC_FAIL(KAC_E_USAGE,
+                        "this schedule spreads sigmas itself (karras, …) and takes no timesteps of your own");
     for (int i = 0; i < o->n_timesteps; i++) {
         const double t = o->timesteps[i];
         if (!(t >= 0.0 && t < sch->n_train) || (kind != KAC_SOLVER_EULER && t != floor(t)))
@@ -113,8 +113,12 @@ static kac_status check_timesteps(const kac_schedule *sch, const kac_solver_opti
     return KAC_OK;
 }
 
-static kac_status build_levels(kac_levels *l, const kac_schedule *sch, const kac_solver_options *o, kac_solver_kind kind) {
+static kac_status build_levels(kac_levels *l, const kac_schedule *sch, const kac_solver_options *o,
+                               kac_solver_kind kind) {
     const bool dpm = kind == KAC_SOLVER_DPMPP_2M || kind == KAC_SOLVER_DPMPP_2M_SDE;
+    if (!dpm && (sch->prediction == KAC_PREDICT_FLOW || sch->sigmas == KAC_SIGMAS_FLOW))
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s cannot run a flow model; use dpm++2m or dpm++2m-sde",
+                        kac_solver_name(kind));
     const bool euler = kind == KAC_SOLVER_EULER || kind == KAC_SOLVER_EULER_ANCESTRAL;
     if (o->timesteps != NULL)
         memcpy(l->timestep, o->timesteps, (size_t)l->n * sizeof(double));
@@ -124,7 +128,8 @@ static kac_status build_levels(kac_levels *l, const kac_schedule *sch, const kac
         kac_levels_by_spacing(l, sch, !euler);
     for (int i = 0; i < l->n; i++)
         if (l->timestep[i] < 0.0 || l->timestep[i] >= sch->n_train)
-            return KAC_FAIL(KAC_E_USAGE, "%d steps with this spacing and steps_offset %d reach timestep %g; the schedule has 0 "
+            return KAC_FAIL(KAC_E_USAGE,
+                            "%d steps with this spacing and steps_offset %d reach timestep %g; the schedule has 0 "
                             "… %d; use fewer steps",
                             l->n, sch->steps_offset, l->timestep[i], sch->n_train - 1);
     if (dpm) return kac_levels_sigmas_dpm(l, sch);
@@ -153,10 +158,11 @@ static kac_status build_rows(kac_solver *s, const kac_schedule *sch, const kac_l
 static kac_status check_rows(kac_solver *s) {
     for (int i = 0; i < s->n_steps; i++) {
         const kac_solver_row *r = &s->rows[i];
-        const double sum = r->c_in + r->x0_x + r->x0_out + r->x + r->x0 + r->out + r->prev + r->z + r->prev_x + r->prev_x0 +
-                           r->prev_out;
+        const double sum = r->c_in + r->x0_x + r->x0_out + r->x + r->x0 + r->out + r->prev + r->z + r->prev_x +
+                           r->prev_x0 + r->prev_out;
         if (!isfinite(sum) || !isfinite(r->timestep))
-            return KAC_FAIL(KAC_E_UNSUPPORTED, "step %d of %s at timestep %g has no finite coefficients on this schedule", i,
+            return KAC_FAIL(KAC_E_UNSUPPORTED,
+                            "step %d of %s at timestep %g has no finite coefficients on this schedule", i,
                             kac_solver_name(s->kind), r->timestep);
         s->stochastic |= r->z != 0.0;
         s->history |= r->prev != 0.0;

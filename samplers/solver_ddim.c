@@ -13,27 +13,37 @@ static void set_clip(kac_solver *s, const kac_schedule *sch) {
     s->init_noise_sigma = 1.0;
 }
 
-static double alpha_bar_at(const kac_schedule *sch, double timestep) { return sch->alphas_cumprod[(int)timestep]; }
+/* 1 − beta of a step. The quotient of two float32 numbers next to 1 says beta to 3 or 4 digits; taking the reference's
+ * own rounding gives the reference's digits. */
+static double step_alpha(double bar, double next) {
+    return (double)(float)(bar / next);
+}
+
+static double alpha_bar_at(const kac_schedule *sch, double timestep) {
+    return sch->alphas_cumprod[(int)timestep];
+}
 
 kac_status kac_rows_ddim(kac_solver *s, const kac_schedule *sch, const kac_levels *l, double eta) {
     set_clip(s, sch);
     const int stride = sch->n_train / l->n;
     for (int i = 0; i < l->n; i++) {
         kac_solver_row *r = &s->rows[i];
-        /* The reference steps by a fixed stride, not to the next timestep of its list; they differ for some spacings. */
+        /* The reference steps by a fixed stride, not to the next timestep of its list; they differ for some spacings.
+         */
         const int before = (int)l->timestep[i] - stride;
         const double bar = alpha_bar_at(sch, l->timestep[i]);
-        const double next = before >= 0              ? alpha_bar_at(sch, before)
+        const double next = before >= 0             ? alpha_bar_at(sch, before)
                             : sch->set_alpha_to_one ? 1.0
                                                     : sch->alphas_cumprod[0];
         *r = (kac_solver_row){.timestep = l->timestep[i], .c_in = 1.0, .alpha = sqrt(bar), .sigma = sqrt(1.0 - bar)};
         double eps[2];
         KAC_TRY(kac_row_predict(r, eps, sch->prediction));
-        const double variance = fmax((1.0 - next) / (1.0 - bar) * (1.0 - bar / next), 0.0);
+        const double variance = fmax((1.0 - next) / (1.0 - bar) * (1.0 - step_alpha(bar, next)), 0.0);
         r->z = eta * sqrt(variance);
         const double direction2 = 1.0 - next - r->z * r->z;
         if (direction2 < -1e-6)
-            return KAC_FAIL(KAC_E_USAGE, "eta %g adds more noise at timestep %g than the next state holds; use 1 or less", eta,
+            return KAC_FAIL(KAC_E_USAGE,
+                            "eta %g adds more noise at timestep %g than the next state holds; use 1 or less", eta,
                             r->timestep);
         const double direction = sqrt(fmax(direction2, 0.0));
         r->x = direction * eps[0];
@@ -52,7 +62,7 @@ kac_status kac_rows_ddpm(kac_solver *s, const kac_schedule *sch, const kac_level
         *r = (kac_solver_row){.timestep = l->timestep[i], .c_in = 1.0, .alpha = sqrt(bar), .sigma = sqrt(1.0 - bar)};
         double eps[2];
         KAC_TRY(kac_row_predict(r, eps, sch->prediction));
-        const double alpha = bar / next, beta = 1.0 - alpha;
+        const double alpha = step_alpha(bar, next), beta = 1.0 - alpha;
         r->x0 = sqrt(next) * beta / (1.0 - bar);
         r->x = sqrt(alpha) * (1.0 - next) / (1.0 - bar);
         const double variance = fmax((1.0 - next) / (1.0 - bar) * beta, 1e-20);

@@ -1,4 +1,5 @@
-/* DPM-Solver++ 2M and its SDE (Lu et al. 2022b, eq. 13 and appendix), first order at the ends; also DPM-Solver of noise. */
+/* DPM-Solver++ 2M and its SDE (Lu et al. 2022b, eq. 13 and appendix), first order at the ends; also DPM-Solver of
+ * noise. */
 #include "base/base.h"
 #include "samplers/solver_table.h"
 #include <math.h>
@@ -16,7 +17,8 @@ static level level_at(double ratio, bool flow) {
 }
 
 /* x' = row.x · x + m0 · (this prediction) + d1 · (its change per unit of lambda · h) + z · noise */
-static void coefficients(kac_solver_row *r, const kac_schedule *sch, bool sde, level s, level t, double *m0, double *d1) {
+static void coefficients(kac_solver_row *r, const kac_schedule *sch, bool sde, level s, level t, double *m0,
+                         double *d1) {
     const double h = t.lambda - s.lambda;
     if (!sch->predict_noise && !sde) {
         const double e = expm1(-h);

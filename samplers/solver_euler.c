@@ -1,9 +1,11 @@
-/* Euler and Euler ancestral (Karras et al. 2022, algorithm 1 without churn; k-diffusion), in the state's own scale x_0 + sigma · noise. */
+/* Euler and Euler ancestral (Karras et al. 2022, algorithm 1 without churn; k-diffusion), in the state's own scale x_0
+ * + sigma · noise. */
 #include "base/base.h"
 #include "samplers/solver_table.h"
 #include <math.h>
 
-/* eta 0: plain Euler. Otherwise the step goes down to sigma_down and fresh noise of eta · sigma_up brings it back up. */
+/* eta 0: plain Euler. Otherwise the step goes down to sigma_down and fresh noise of eta · sigma_up brings it back up.
+ */
 kac_status kac_rows_euler(kac_solver *s, const kac_schedule *sch, const kac_levels *l, double eta) {
     double sigma_max = 0.0;
     for (int i = 0; i < l->n; i++) sigma_max = fmax(sigma_max, l->sigma[i]);

@@ -1,10 +1,10 @@
 /* Which timesteps and noise levels the steps visit, with each reference class's own rounding. */
 #include "base/base.h"
 #include "samplers/solver_table.h"
-#include <float.h>
 #include <math.h>
 
-/* sigma / alpha of training timestep t; zero-SNR schedules get the smallest positive alpha-bar that the reference gives them. */
+/* sigma / alpha of training timestep t; zero-SNR schedules get the smallest positive alpha-bar that the reference gives
+ * them. */
 static double ratio_at(const kac_schedule *sch, int t) {
     const double bar = sch->zero_snr && t == sch->n_train - 1 ? 0x1p-24 : sch->alphas_cumprod[t];
     return (double)(float)sqrt((1.0 - bar) / bar);
@@ -17,7 +17,8 @@ static double ratio_between(const kac_schedule *sch, double t) {
 
 void kac_levels_by_spacing(kac_levels *l, const kac_schedule *sch, bool rounded) {
     const int n = l->n, stride = sch->n_train / n;
-    const double ratio = (double)sch->n_train / n, step = (sch->n_train - ratio) - sch->n_train; /* as numpy.arange counts */
+    const double ratio = (double)sch->n_train / n,
+                 step = (sch->n_train - ratio) - sch->n_train; /* as numpy.arange counts */
     for (int i = 0; i < n; i++) {
         double t = 0.0;
         if (sch->spacing == KAC_SPACING_LEADING)
@@ -137,8 +138,6 @@ static void finish(kac_levels *l, const kac_schedule *sch) {
 }
 
 kac_status kac_levels_sigmas_euler(kac_levels *l, const kac_schedule *sch) {
-    if (sch->sigmas == KAC_SIGMAS_LU || sch->sigmas == KAC_SIGMAS_FLOW || sch->prediction == KAC_PREDICT_FLOW)
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "lu and flow sigmas are only known to dpm++2m and dpm++2m-sde");
     for (int i = 0; i < l->n; i++) l->sigma[i] = ratio_between(sch, l->timestep[i]);
     double after = -1.0;
     if (sch->log_linear) {

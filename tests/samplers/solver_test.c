@@ -1,0 +1,220 @@
+/* Every recorded run of the reference schedulers, against its dummy network x · t / (t + 1), and what must be refused.
+ */
+#include "base/base.h"
+#include "base/json.h"
+#include "check.h"
+#include "samplers/solver.h"
+#include <stdlib.h>
+
+typedef struct data {
+    char *text;
+    kac_json json;
+    float *values;
+    size_t n_values;
+} data;
+
+static const float *values_of(const data *d, const cJSON *c, const char *key) {
+    const cJSON *pair = cJSON_GetObjectItem(c, key);
+    return pair == NULL ? NULL : d->values + (size_t)cJSON_GetArrayItem(pair, 0)->valuedouble;
+}
+
+static double relative_error(const float *a, const float *b, int n) {
+    double difference = 0, size = 0;
+    for (int i = 0; i < n; i++) {
+        difference += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        size += (double)b[i] * b[i];
+    }
+    return sqrt(difference / (size > 1e-12 ? size : 1e-12));
+}
+
+static double largest_error;
+
+static void one_step(const kac_solver *s, const kac_solver_row *r, bool scaled, float *x, float *prev, const float *z,
+                     int n, int samples) {
+    float x0[768], out[768], scratch[768];
+    const float t = (float)r->timestep;
+    for (int i = 0; i < n; i++) {
+        out[i] = (scaled ? x[i] : (float)(r->c_in * x[i])) * t / (t + 1.0f);
+        x0[i] = (float)(r->x0_x * x[i] + r->x0_out * out[i]);
+    }
+    for (int k = 0; k < samples; k++) kac_solver_clip(s, x0 + k * (n / samples), n / samples, scratch);
+    for (int i = 0; i < n; i++) {
+        const double next = r->x * x[i] + r->x0 * x0[i] + r->out * out[i] + r->prev * prev[i] + (z ? r->z * z[i] : 0.0);
+        prev[i] = (float)(r->prev_x * x[i] + r->prev_x0 * x0[i] + r->prev_out * out[i]);
+        x[i] = (float)next;
+    }
+}
+
+static void run_case(const data *d, const cJSON *c, const kac_schedule *schedule) {
+    const char *id = cJSON_GetObjectItem(c, "id")->valuestring;
+    const cJSON *eta = cJSON_GetObjectItem(c, "eta"), *timesteps = cJSON_GetObjectItem(c, "timesteps");
+    const cJSON *sigmas = cJSON_GetObjectItem(c, "sigmas");
+    const bool scaled = cJSON_IsTrue(cJSON_GetObjectItem(c, "scaled_state"));
+    const bool ddim = schedule->class_kind == KAC_CLASS_DDIM;
+    kac_solver_options o = {.n_steps = cJSON_GetObjectItem(c, "steps")->valueint,
+                            .eta = ddim && cJSON_IsNumber(eta) ? eta->valuedouble : NAN,
+                            .begin = cJSON_GetObjectItem(c, "begin")->valueint};
+    kac_solver s;
+    if (!CHECK_OK(kac_solver_init(&s, schedule, &o))) {
+        printf("  in %s\n", id);
+        return;
+    }
+    const int n = cJSON_GetObjectItem(c, "n")->valueint, samples = cJSON_GetObjectItem(c, "samples")->valueint;
+    const float *noise = values_of(d, c, "noise"), *trajectory = values_of(d, c, "trajectory");
+    float x[768], prev[768] = {0};
+    memcpy(x, values_of(d, c, "start"), (size_t)n * sizeof *x);
+    CHECK(s.n_steps == cJSON_GetArraySize(timesteps));
+    const double init = cJSON_GetObjectItem(c, "init_noise_sigma")->valuedouble;
+    CHECK_NEAR(s.init_noise_sigma / init, 1.0, 1e-6);
+    double worst = 0;
+    for (int i = 0; i < s.n_steps; i++) {
+        const kac_solver_row *r = &s.rows[i];
+        const double want = cJSON_GetArrayItem(timesteps, i)->valuedouble;
+        if (!CHECK_NEAR(r->timestep, want, 1e-5 * fmax(1.0, fabs(want)))) printf("  in %s, step %d\n", id, i);
+        const double level = schedule->sigmas == KAC_SIGMAS_FLOW ? r->sigma : r->sigma / r->alpha;
+        if (cJSON_IsArray(sigmas) &&
+            !CHECK_NEAR(level / cJSON_GetArrayItem(sigmas, i + o.begin)->valuedouble, 1.0, 1e-6))
+            printf("  in %s, step %d\n", id, i);
+        /* Some of the reference's own tests go on with the network's scaled input as the state. */
+        for (int k = 0; scaled && i > 0 && k < n; k++) x[k] *= (float)r->c_in;
+        one_step(&s, r, scaled, x, prev, r->z != 0.0 && noise ? noise : NULL, n, samples);
+        CHECK(r->z == 0.0 || noise != NULL);
+        if (r->z != 0.0 && noise) noise += n;
+        if (trajectory) worst = fmax(worst, relative_error(x, trajectory + i * n, n));
+    }
+    worst = fmax(worst, relative_error(x, values_of(d, c, "final"), n));
+    largest_error = fmax(largest_error, worst);
+    if (!CHECK(worst <= 1e-5)) printf("  in %s: relative error %.3g\n", id, worst);
+    kac_solver_free(&s);
+}
+
+static void test_recorded_runs(void) {
+    data d = {0};
+    size_t n = 0;
+    if (!CHECK_OK(kac_file_read((char **)&d.values, &n, "tests/samplers/data/schedulers.f32", 8 << 20))) return;
+    if (!CHECK_OK(kac_file_read(&d.text, &n, "tests/samplers/data/schedulers.json", 8 << 20))) return;
+    /* Configs hold -Infinity as Python writes it, which only the schedule's reader understands: each is cut out of the
+     * text. */
+    int n_cases = 0;
+    for (char *line = strstr(d.text, "{\"id\""); line != NULL; line = strstr(line, "{\"id\"")) {
+        char *config = strstr(line, "\"config\": {") + 10, *end = strchr(config, '}') + 1;
+        kac_schedule schedule;
+        if (CHECK_OK(kac_schedule_parse(&schedule, config, (size_t)(end - config), "config"))) {
+            memset(config, ' ', (size_t)(end - config));
+            memcpy(config, "{}", 2);
+            cJSON *c = cJSON_ParseWithOpts(line, NULL, false);
+            if (CHECK(c != NULL)) run_case(&d, c, &schedule);
+            cJSON_Delete(c);
+            kac_schedule_free(&schedule);
+            n_cases++;
+        }
+        line = end;
+    }
+    printf("%d recorded runs, largest relative error %.3g\n", n_cases, largest_error);
+    CHECK(n_cases == 65);
+    kac_free(d.values);
+    kac_free(d.text);
+}
+
+static kac_status parse(kac_schedule *s, const char *text) {
+    return kac_schedule_parse(s, text, strlen(text), "test.json");
+}
+
+static void test_configs(void) {
+    kac_schedule s;
+    CHECK_FAILS(parse(&s, "{"), KAC_E_FORMAT, "test.json");
+    CHECK_FAILS(parse(&s, "{}"), KAC_E_FORMAT, "_class_name");
+    CHECK_FAILS(parse(&s, "{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\"}"), KAC_E_UNSUPPORTED, "FlowMatch");
+    CHECK_FAILS(parse(&s, "{\"_class_name\": \"DDIMScheduler\", \"beta_schedule\": \"exp\"}"), KAC_E_UNSUPPORTED,
+                "exp");
+    CHECK_FAILS(parse(&s, "{\"_class_name\": \"DDIMScheduler\", \"num_train_timesteps\": 0}"), KAC_E_FORMAT,
+                "num_train");
+    CHECK_FAILS(parse(&s, "{\"_class_name\": \"DDIMScheduler\", \"num_train_timesteps\": \"x\"}"), KAC_E_FORMAT,
+                "num_train");
+    CHECK_FAILS(parse(&s, "{\"_class_name\": \"DDIMScheduler\", \"beta_end\": 2}"), KAC_E_FORMAT, "beta_end");
+    CHECK_FAILS(parse(&s, "{\"_class_name\": \"DDIMScheduler\", \"trained_betas\": [0.1, 0.2]}"), KAC_E_FORMAT,
+                "trained_betas");
+    CHECK_FAILS(parse(&s, "{\"_class_name\": \"DDPMScheduler\", \"variance_type\": \"learned_range\"}"),
+                KAC_E_UNSUPPORTED, "learned_range");
+    CHECK_FAILS(parse(&s, "{\"_class_name\": \"DPMSolverMultistepScheduler\", \"solver_order\": 3}"), KAC_E_UNSUPPORTED,
+                "order");
+    CHECK_FAILS(parse(&s, "{\"_class_name\": \"EulerDiscreteScheduler\", \"use_karras_sigmas\": true, "
+                          "\"use_beta_sigmas\": true}"),
+                KAC_E_FORMAT, "use_beta_sigmas");
+    /* SD 1.5 as it is shipped: a class without a solver here, taken as a schedule */
+    if (CHECK_OK(parse(
+            &s, "{\"_class_name\": \"PNDMScheduler\", \"beta_end\": 0.012, \"beta_start\": 0.00085, \"beta_schedule\": "
+                "\"scaled_linear\", \"skip_prk_steps\": true, \"steps_offset\": 1}"))) {
+        CHECK(!s.clip_sample && !s.set_alpha_to_one);
+        kac_solver solver;
+        CHECK_OK(kac_solver_init(&solver, &s, &(kac_solver_options){.n_steps = 50, .eta = NAN}));
+        CHECK(solver.kind == KAC_SOLVER_DDIM && solver.rows[0].timestep == 981 && !solver.stochastic &&
+              solver.clip == 0);
+        kac_solver_free(&solver);
+    }
+    kac_schedule_free(&s);
+    CHECK_OK(parse(
+        &s, "{\"_class_name\": \"DDIMScheduler\", \"num_train_timesteps\": 3, \"trained_betas\": [0.1, 0.2, 0.5]}"));
+    CHECK_NEAR(s.alphas_cumprod[2], 0.36, 1e-6);
+    kac_schedule_free(&s);
+}
+
+static void refused(const kac_schedule *schedule, kac_solver_options o, kac_status status, const char *text) {
+    kac_solver s;
+    CHECK_FAILS(kac_solver_init(&s, schedule, &o), status, text);
+    kac_solver_free(&s);
+}
+
+static void test_options(void) {
+    kac_schedule s;
+    if (!CHECK_OK(parse(&s, "{\"_class_name\": \"DDPMScheduler\", \"clip_sample\": false}"))) return;
+    refused(&s, (kac_solver_options){.n_steps = 0, .eta = NAN}, KAC_E_USAGE, "1 to 1000");
+    refused(&s, (kac_solver_options){.n_steps = 1001, .eta = NAN}, KAC_E_USAGE, "1 to 1000");
+    refused(&s, (kac_solver_options){.n_steps = 10, .eta = 1}, KAC_E_USAGE, "eta");
+    refused(&s, (kac_solver_options){.kind = KAC_SOLVER_DDIM, .n_steps = 10, .eta = -1}, KAC_E_USAGE, "eta");
+    refused(&s, (kac_solver_options){.kind = KAC_SOLVER_DDIM, .n_steps = 10, .eta = 3}, KAC_E_USAGE, "eta");
+    refused(&s, (kac_solver_options){.n_steps = 10, .eta = NAN, .begin = 10}, KAC_E_USAGE, "start at step");
+    const double rising[] = {100, 500}, falling[] = {999, 500, 100}, outside[] = {1000, 5}, broken[] = {500.5, 3};
+    refused(&s, (kac_solver_options){.eta = NAN, .timesteps = rising, .n_timesteps = 2}, KAC_E_USAGE, "fall");
+    refused(&s, (kac_solver_options){.eta = NAN, .timesteps = outside, .n_timesteps = 2}, KAC_E_USAGE, "1000");
+    refused(&s, (kac_solver_options){.eta = NAN, .timesteps = broken, .n_timesteps = 2}, KAC_E_USAGE, "500.5");
+    refused(&s, (kac_solver_options){.kind = KAC_SOLVER_DDIM, .eta = NAN, .timesteps = falling, .n_timesteps = 3},
+            KAC_E_USAGE, "ddim");
+    kac_solver own, plain;
+    CHECK_OK(kac_solver_init(&own, &s, &(kac_solver_options){.eta = NAN, .timesteps = falling, .n_timesteps = 3}));
+    CHECK(own.n_steps == 3 && own.rows[1].timestep == 500 && own.stochastic);
+    /* DDIM with eta 1 and DDPM with fixed_small are the same chain */
+    CHECK_OK(kac_solver_init(&plain, &s, &(kac_solver_options){.kind = KAC_SOLVER_DDIM, .n_steps = 10, .eta = 1}));
+    kac_solver_free(&own);
+    CHECK_OK(kac_solver_init(&own, &s, &(kac_solver_options){.n_steps = 10, .eta = NAN}));
+    for (int i = 0; i < 9; i++) {
+        const kac_solver_row *a = &own.rows[i], *b = &plain.rows[i];
+        CHECK_NEAR(a->z, b->z, 1e-12);
+        CHECK_NEAR(a->x + a->x0 * a->x0_x, b->x + b->x0 * b->x0_x, 1e-6);
+        CHECK_NEAR(a->out + a->x0 * a->x0_out, b->out + b->x0 * b->x0_out, 1e-6);
+    }
+    kac_solver_free(&own);
+    kac_solver_free(&plain);
+    kac_schedule_free(&s);
+    /* the noisiest state of a zero-SNR schedule holds nothing of the sample */
+    CHECK_OK(parse(
+        &s,
+        "{\"_class_name\": \"DDIMScheduler\", \"rescale_betas_zero_snr\": true, \"timestep_spacing\": \"trailing\"}"));
+    refused(&s, (kac_solver_options){.n_steps = 10, .eta = NAN}, KAC_E_UNSUPPORTED, "pure noise");
+    kac_schedule_free(&s);
+    CHECK_OK(parse(&s, "{\"_class_name\": \"DDIMScheduler\", \"prediction_type\": \"flow_prediction\"}"));
+    refused(&s, (kac_solver_options){.n_steps = 10, .eta = NAN}, KAC_E_UNSUPPORTED, "flow");
+    kac_schedule_free(&s);
+    CHECK_OK(parse(&s, "{\"_class_name\": \"DDIMScheduler\", \"steps_offset\": 1}"));
+    refused(&s, (kac_solver_options){.n_steps = 1000, .eta = NAN}, KAC_E_USAGE, "steps_offset");
+    kac_schedule_free(&s);
+    CHECK(kac_solver_find("euler_a") == KAC_SOLVER_EULER_ANCESTRAL && kac_solver_find("heun") == KAC_SOLVER_AUTO);
+    CHECK_TEXT(kac_solver_name(KAC_SOLVER_DPMPP_2M_SDE), "dpm++2m-sde");
+}
+
+int main(void) {
+    test_recorded_runs();
+    test_configs();
+    test_options();
+    return check_done();
+}
