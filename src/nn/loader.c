@@ -1,0 +1,119 @@
+#include "nn/loader.h"
+
+#include "io/safetensors.h"
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+kac_path kac_path_of(const char *format, ...) {
+    kac_path p;
+    va_list args;
+    va_start(args, format);
+    const int n = vsnprintf(p.s, sizeof p.s, format, args);
+    va_end(args);
+    KAC_ASSERT(n >= 0 && n < KAC_PATH_MAX);
+    return p;
+}
+
+kac_status kac_loader_open(kac_loader *l, kac_ctx *c, const char *dir, const char *stem) {
+    *l = (kac_loader){.c = c, .st = kac_alloc(sizeof(kac_st)), .dir = kac_strdup(dir)};
+    kac_status s = l->st == NULL || l->dir == NULL ? KAC_E_MEMORY : kac_st_open_dir(l->st, dir, stem);
+    if (s != KAC_OK) kac_loader_close(l);
+    return s;
+}
+
+void kac_loader_close(kac_loader *l) {
+    if (l->st != NULL) kac_st_close(l->st);
+    kac_free(l->st);
+    kac_free(l->dir);
+    *l = (kac_loader){0};
+}
+
+bool kac_loader_has(const kac_loader *l, const char *name) { return kac_st_entry_of(l->st, name) != NULL; }
+
+static void shape_text(char *buffer, size_t n_buffer, int rank, const int64_t *shape) {
+    size_t used = (size_t)snprintf(buffer, n_buffer, "[");
+    for (int i = 0; i < rank && used < n_buffer; i++)
+        used += (size_t)snprintf(buffer + used, n_buffer - used, i == 0 ? "%lld" : ", %lld", (long long)shape[i]);
+    if (used < n_buffer) snprintf(buffer + used, n_buffer - used, "]");
+}
+
+static bool same_shape(const kac_tensor *t, int rank, const int64_t *shape) {
+    const int n = KAC_MAX(t->rank, rank);
+    if (n != rank && !(rank == 2 && n == 4)) return false;
+    if (n != t->rank && !(t->rank == 2 && n == 4)) return false;
+    for (int i = 0; i < n; i++) {
+        const int64_t have = i < t->rank ? t->shape[i] : 1, want = i < rank ? shape[i] : 1;
+        if (have != want) return false;
+    }
+    return true;
+}
+
+kac_status kac_loader_get(const kac_loader *l, kac_tensor *t, const char *name, int rank, const int64_t *shape) {
+    if (!kac_loader_has(l, name))
+        return KAC_FAIL(KAC_E_FORMAT, "%s: the weights lack %s, which config.json implies", l->dir, name);
+    KAC_TRY(kac_st_find(l->st, name, t));
+    if (!same_shape(t, rank, shape)) {
+        char have[96], want[96];
+        shape_text(have, sizeof have, t->rank, t->shape);
+        shape_text(want, sizeof want, rank, shape);
+        return KAC_FAIL(KAC_E_SHAPE, "%s: %s is %s, config.json implies %s", l->dir, name, have, want);
+    }
+    if (t->dtype != KAC_F32 && t->dtype != KAC_F16 && t->dtype != KAC_BF16 && t->dtype != KAC_F64)
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: %s is %s; weights must be F32, F16, BF16 or F64", l->dir, name,
+                        kac_dtype_name(t->dtype));
+    *t = kac_tensor_of(t->data, t->dtype, rank, shape);
+    return KAC_OK;
+}
+
+kac_status kac_loader_table(const kac_loader *l, kac_tensor *out, kac_dtype as, const char *name, int rank, const int64_t *shape) {
+    kac_tensor src;
+    KAC_TRY(kac_loader_get(l, &src, name, rank, shape));
+    KAC_TRY(kac_take(out, &l->c->model, as, rank, shape));
+    return kac_copy(l->c, out, src);
+}
+
+static double number_f16(uint16_t bits) {
+    const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    double x = exponent == 0 ? mantissa / 16777216.0 : (1024 + mantissa) / 1024.0;
+    if (exponent == 31) return mantissa != 0 ? (double)NAN : (bits & 0x8000 ? -(double)INFINITY : (double)INFINITY);
+    for (int e = exponent == 0 ? 15 : exponent; e < 15; e++) x /= 2;
+    for (int e = exponent; e > 15; e--) x *= 2;
+    return bits & 0x8000 ? -x : x;
+}
+
+kac_status kac_loader_number(const kac_loader *l, double *out, const char *name) {
+    kac_tensor t;
+    KAC_TRY(kac_st_find(l->st, name, &t));
+    if (kac_tensor_count(t) != 1) return KAC_FAIL(KAC_E_SHAPE, "%s: %s must be one number", l->dir, name);
+    float f;
+    uint16_t half;
+    uint32_t word;
+    switch (t.dtype) {
+    case KAC_F32:
+        memcpy(&f, t.data, sizeof f);
+        *out = (double)f;
+        return KAC_OK;
+    case KAC_F64:
+        memcpy(out, t.data, sizeof *out);
+        return KAC_OK;
+    case KAC_F16:
+        memcpy(&half, t.data, sizeof half);
+        *out = number_f16(half);
+        return KAC_OK;
+    case KAC_BF16:
+        memcpy(&half, t.data, sizeof half);
+        word = (uint32_t)half << 16;
+        memcpy(&f, &word, sizeof f);
+        *out = (double)f;
+        return KAC_OK;
+    default:
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: %s is %s; it must be a floating-point number", l->dir, name, kac_dtype_name(t.dtype));
+    }
+}
+
+kac_status kac_loader_constant(const kac_loader *l, kac_tensor *out, const float *values, int64_t n) {
+    KAC_TRY(kac_take_make(out, &l->c->model, KAC_F32, n));
+    return kac_copy(l->c, out, kac_tensor_make((void *)(uintptr_t)values, KAC_F32, n));
+}

@@ -1,0 +1,42 @@
+/* Weights of one network from a folder: found by name, checked against the shape the config implies, packed into the model arena. */
+#ifndef KAC_LOADER_H
+#define KAC_LOADER_H
+
+#include "tensor/ops.h"
+
+enum { KAC_PATH_MAX = 128 };
+
+/* A module path such as "down_blocks.0.resnets.1", by value. */
+typedef struct kac_path {
+    char s[KAC_PATH_MAX];
+} kac_path;
+kac_path kac_path_of(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+struct kac_st;
+
+typedef struct kac_loader {
+    kac_ctx *c;
+    struct kac_st *st;
+    char *dir; /* for messages */
+} kac_loader;
+
+/* Opens dir's weights; stem is "diffusion_pytorch_model" or "model". KAC_E_IO, KAC_E_FORMAT. */
+kac_status kac_loader_open(kac_loader *l, kac_ctx *c, const char *dir, const char *stem);
+void kac_loader_close(kac_loader *l);
+
+bool kac_loader_has(const kac_loader *l, const char *name);
+/* The tensor as it lies in the file (host memory, its dtype), of exactly the wanted shape; [o, i] and [o, i, 1, 1] stand for each other.
+ * KAC_E_FORMAT when missing, KAC_E_SHAPE naming found and wanted shape. */
+kac_status kac_loader_get(const kac_loader *l, kac_tensor *t, const char *name, int rank, const int64_t *shape);
+
+/* A table of f32 (`as` KAC_F32) or c->dtype numbers in the model arena. */
+kac_status kac_loader_table(const kac_loader *l, kac_tensor *out, kac_dtype as, const char *name, int rank, const int64_t *shape);
+#define kac_loader_vector(l, out, name, n) kac_loader_table((l), (out), KAC_F32, (name), 1, (int64_t[]){(n)})
+
+/* One number (shape [] or [1]) read on the host. */
+kac_status kac_loader_number(const kac_loader *l, double *out, const char *name);
+
+/* Constants of our own, n f32 numbers, into the model arena. */
+kac_status kac_loader_constant(const kac_loader *l, kac_tensor *out, const float *values, int64_t n);
+
+#endif
