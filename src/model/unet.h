@@ -41,7 +41,7 @@ typedef struct kac_unet_config {
     bool only_cross[KAC_UNET_MAX_BLOCKS];
     int64_t down_pad;
     double mid_scale;
-    kac_act act, time_act;            /* time_act: inside the time MLP */
+    kac_act act, head_act;            /* head_act: inside the time MLP and before conv_out */
     kac_act time_mlp_post, time_post; /* NONE when absent: after the MLP, on the finished embedding */
     int64_t groups, mid_attn_groups;
     double eps;

@@ -6,21 +6,24 @@ enum { Q, K, V, OUT, N_NAMES };
 
 /* Newer files say to_q … to_out.0, older ones query … proj_attn. */
 static void attention_names(const kac_loader *l, kac_path name[N_NAMES], const char *path) {
-    static const char *const names[2][N_NAMES] = {{"to_q", "to_k", "to_v", "to_out.0"}, {"query", "key", "value", "proj_attn"}};
-    const int old = !kac_loader_has(l, kac_path_of("%s.to_q.weight", path).s) && kac_loader_has(l, kac_path_of("%s.query.weight", path).s);
+    static const char *const names[2][N_NAMES] = {{"to_q", "to_k", "to_v", "to_out.0"},
+                                                  {"query", "key", "value", "proj_attn"}};
+    const int old = !kac_loader_has(l, kac_path_of("%s.to_q.weight", path).s) &&
+                    kac_loader_has(l, kac_path_of("%s.query.weight", path).s);
     for (int i = 0; i < N_NAMES; i++) name[i] = kac_path_of("%s.%s", path, names[old][i]);
 }
 
-kac_status kac_nn_attention_load(const kac_loader *l, kac_nn_attention *m, kac_path path, int64_t n, int64_t head_dim, int64_t groups, double eps,
-                                 double out_scale) {
+kac_status kac_nn_attention_load(const kac_loader *l, kac_nn_attention *m, kac_path path, int64_t n, int64_t head_dim,
+                                 int64_t groups, double eps, double out_scale) {
     if (head_dim < 1 || n % head_dim != 0)
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: attention_head_dim %lld does not divide the %lld channels of %s", l->dir, (long long)head_dim,
-                        (long long)n, path.s);
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: attention_head_dim %lld does not divide the %lld channels of %s",
+                        l->dir, (long long)head_dim, (long long)n, path.s);
     m->path = path;
     m->heads = n / head_dim;
     m->out_scale = out_scale;
     m->has_norm = groups > 0;
-    if (m->has_norm) KAC_TRY(kac_nn_group_norm_load(l, &m->norm, kac_path_of("%s.group_norm", path.s).s, n, groups, eps));
+    if (m->has_norm)
+        KAC_TRY(kac_nn_group_norm_load(l, &m->norm, kac_path_of("%s.group_norm", path.s).s, n, groups, eps));
     kac_path name[N_NAMES];
     attention_names(l, name, path.s);
     KAC_TRY(kac_nn_linear_load_stack(l, &m->qkv, name, 3, n, n, true));
@@ -28,7 +31,9 @@ kac_status kac_nn_attention_load(const kac_loader *l, kac_nn_attention *m, kac_p
 }
 
 /* Part i of n stacked along the last axis, split into heads: [N, T, parts·D] -> [N, T, heads, D / heads]. */
-static kac_tensor part(kac_tensor t, int i, int64_t n, int64_t heads) { return kac_tensor_split(kac_tensor_slice(t, 2, i * n, n), 2, heads); }
+static kac_tensor part(kac_tensor t, int i, int64_t n, int64_t heads) {
+    return kac_tensor_split(kac_tensor_slice(t, 2, i * n, n), 2, heads);
+}
 
 /* out [N, T, D] = softmax(q kᵀ / √d) v with q, k, v of `qkv` [N, T, 3·D]. */
 static kac_status self_attention(kac_ctx *c, kac_tensor *out, kac_tensor qkv, int64_t heads) {
@@ -63,7 +68,8 @@ kac_status kac_nn_attention_run(kac_ctx *c, const kac_nn_attention *m, kac_tenso
 
 /* ---- Transformer2DModel ---- */
 
-static kac_status load_cross(const kac_loader *l, kac_nn_cross *m, const char *path, int64_t n, int64_t n_context, bool cross, int *n_kv) {
+static kac_status load_cross(const kac_loader *l, kac_nn_cross *m, const char *path, int64_t n, int64_t n_context,
+                             bool cross, int *n_kv) {
     kac_path name[N_NAMES];
     attention_names(l, name, path);
     m->cross = cross;
@@ -77,7 +83,8 @@ static kac_status load_cross(const kac_loader *l, kac_nn_cross *m, const char *p
     return kac_nn_linear_load(l, &m->to_out, name[OUT].s, n, n, true);
 }
 
-static kac_status load_block(const kac_loader *l, kac_nn_transformer_block *b, const char *path, kac_nn_transformer_opt o, int *n_kv) {
+static kac_status load_block(const kac_loader *l, kac_nn_transformer_block *b, const char *path,
+                             kac_nn_transformer_opt o, int *n_kv) {
     KAC_TRY(kac_nn_layer_norm_load(l, &b->norm1, kac_path_of("%s.norm1", path).s, o.n, 1e-5));
     KAC_TRY(load_cross(l, &b->attn1, kac_path_of("%s.attn1", path).s, o.n, o.cross_dim, o.only_cross, n_kv));
     KAC_TRY(kac_nn_layer_norm_load(l, &b->norm2, kac_path_of("%s.norm2", path).s, o.n, 1e-5));
@@ -87,9 +94,11 @@ static kac_status load_block(const kac_loader *l, kac_nn_transformer_block *b, c
     return kac_nn_linear_load(l, &b->ff_out, kac_path_of("%s.ff.net.2", path).s, 4 * o.n, o.n, true);
 }
 
-kac_status kac_nn_transformer_load(const kac_loader *l, kac_nn_transformer *m, kac_path path, kac_nn_transformer_opt o, int *n_kv) {
+kac_status kac_nn_transformer_load(const kac_loader *l, kac_nn_transformer *m, kac_path path, kac_nn_transformer_opt o,
+                                   int *n_kv) {
     if (o.heads < 1 || o.n % o.heads != 0)
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: %lld heads (the key attention_head_dim) do not divide the %lld channels of %s", l->dir,
+        return KAC_FAIL(KAC_E_UNSUPPORTED,
+                        "%s: %lld heads (the key attention_head_dim) do not divide the %lld channels of %s", l->dir,
                         (long long)o.heads, (long long)o.n, path.s);
     m->path = path;
     m->heads = o.heads;
@@ -109,7 +118,8 @@ void kac_nn_transformer_free(kac_nn_transformer *m) {
 }
 
 /* h += to_out(attention(norm(h))) */
-static kac_status attend(kac_ctx *c, kac_tensor *h, const kac_nn_cross *m, const kac_nn_norm *norm, int64_t heads, kac_nn_cond cond) {
+static kac_status attend(kac_ctx *c, kac_tensor *h, const kac_nn_cross *m, const kac_nn_norm *norm, int64_t heads,
+                         kac_nn_cond cond) {
     const size_t mark = kac_scope_open(c);
     const int64_t n = h->shape[2];
     kac_tensor x = KAC_NONE, q = KAC_NONE;
@@ -153,7 +163,8 @@ kac_status kac_nn_transformer_run(kac_ctx *c, const kac_nn_transformer *m, kac_t
     KAC_TRY(kac_take_make(&h, &c->scratch, c->dtype, n, pixels, channels));
     const size_t mark_norm = kac_scope_open(c);
     KAC_TRY(kac_nn_norm_run(c, &x_norm, &m->norm, *x, KAC_ACT_NONE));
-    KAC_TRY(kac_nn_linear_run(c, &h, &m->proj_in, kac_tensor_reshape(x_norm, n, pixels, channels), KAC_ACT_NONE, KAC_NONE));
+    KAC_TRY(
+        kac_nn_linear_run(c, &h, &m->proj_in, kac_tensor_reshape(x_norm, n, pixels, channels), KAC_ACT_NONE, KAC_NONE));
     kac_scope_close(c, mark_norm);
     for (int i = 0; i < m->n_blocks; i++) {
         const kac_nn_transformer_block *b = &m->block[i];

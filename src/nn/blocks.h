@@ -1,18 +1,20 @@
-/* The modules that UNets and autoencoders are made of. Activations are [N, H, W, C] of c->dtype; every function leaves c->scratch as it
- * found it, apart from an `out` that it was asked to take. */
+/* The modules that UNets and autoencoders are made of. Activations are [N, H, W, C] of c->dtype; every function leaves
+ * c->scratch as it found it, apart from an `out` that it was asked to take. */
 #ifndef KAC_BLOCKS_H
 #define KAC_BLOCKS_H
 
 #include "nn/layers.h"
 
-/* The time embedding, activated, one row per distinct timestep: [U, D]; row[n] is image n's. act none: no time embedding. */
+/* The time embedding, activated, one row per distinct timestep: [U, D]; row[n] is image n's. act none: no time
+ * embedding. */
 typedef struct kac_nn_time {
     kac_tensor act;
     const int *row;
 } kac_nn_time;
 
 /* ---- residual block (ResnetBlock2D) ----
- * out = (shortcut(x) + conv2(act(norm2(conv1(act(norm1(x))) + time)))) / out_scale; scale_shift: norm2(…)·(1 + s) + b instead of + time. */
+ * out = (shortcut(x) + conv2(act(norm2(conv1(act(norm1(x))) + time)))) / out_scale; scale_shift: norm2(…)·(1 + s) + b
+ * instead of + time. */
 typedef struct kac_nn_resnet_opt {
     int64_t n_in, n_out, n_time; /* n_time 0: no time embedding */
     int64_t groups;
@@ -45,8 +47,8 @@ typedef struct kac_nn_attention {
 } kac_nn_attention;
 
 /* Also reads the old names query, key, value, proj_attn. groups 0: no norm. */
-kac_status kac_nn_attention_load(const kac_loader *l, kac_nn_attention *m, kac_path path, int64_t n, int64_t head_dim, int64_t groups, double eps,
-                                 double out_scale);
+kac_status kac_nn_attention_load(const kac_loader *l, kac_nn_attention *m, kac_path path, int64_t n, int64_t head_dim,
+                                 int64_t groups, double eps, double out_scale);
 /* *x becomes the result: in place, or a fresh tensor while a tape records. */
 kac_status kac_nn_attention_run(kac_ctx *c, const kac_nn_attention *m, kac_tensor *x);
 
@@ -89,7 +91,8 @@ typedef struct kac_nn_transformer_opt {
 } kac_nn_transformer_opt;
 
 /* Counts its cross-attention layers in *n_kv. Linear and 1×1 convolution projections read the same. */
-kac_status kac_nn_transformer_load(const kac_loader *l, kac_nn_transformer *m, kac_path path, kac_nn_transformer_opt o, int *n_kv);
+kac_status kac_nn_transformer_load(const kac_loader *l, kac_nn_transformer *m, kac_path path, kac_nn_transformer_opt o,
+                                   int *n_kv);
 void kac_nn_transformer_free(kac_nn_transformer *m);
 kac_status kac_nn_transformer_run(kac_ctx *c, const kac_nn_transformer *m, kac_tensor *x, kac_nn_cond cond);
 /* Fills kv[i_kv] for every cross-attention layer in it, from tokens [P, S, D] of c->dtype, in c->run. */

@@ -6,7 +6,8 @@ static kac_status load_bias(const kac_loader *l, kac_tensor *bias, const char *p
     return kac_loader_vector(l, bias, kac_path_of("%s.bias", path).s, n);
 }
 
-kac_status kac_nn_linear_load(const kac_loader *l, kac_nn_linear *m, const char *path, int64_t n_in, int64_t n_out, bool bias) {
+kac_status kac_nn_linear_load(const kac_loader *l, kac_nn_linear *m, const char *path, int64_t n_in, int64_t n_out,
+                              bool bias) {
     kac_tensor src;
     KAC_TRY(kac_loader_get(l, &src, kac_path_of("%s.weight", path).s, 2, (int64_t[]){n_out, n_in}));
     KAC_TRY(kac_weight_pack(l->c, &m->w, src, 1));
@@ -14,8 +15,8 @@ kac_status kac_nn_linear_load(const kac_loader *l, kac_nn_linear *m, const char 
 }
 
 /* The parts copied one below the other into `stack`. A plan run reads no weights. */
-static kac_status stack_rows(const kac_loader *l, kac_tensor *stack, char **owned, const kac_path *path, int n_path, const char *suffix, int rank,
-                             const int64_t *shape) {
+static kac_status stack_rows(const kac_loader *l, kac_tensor *stack, char **owned, const kac_path *path, int n_path,
+                             const char *suffix, int rank, const int64_t *shape) {
     int64_t whole[2] = {shape[0] * n_path, rank == 2 ? shape[1] : 1};
     *owned = NULL;
     for (int i = 0; i < n_path; i++) {
@@ -27,15 +28,16 @@ static kac_status stack_rows(const kac_loader *l, kac_tensor *stack, char **owne
             if (*owned == NULL) return KAC_E_MEMORY;
             *stack = kac_tensor_of(*owned, part.dtype, rank, whole);
         } else if (part.dtype != stack->dtype) {
-            return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: %s.%s is %s, its neighbours are %s; convert the file to one dtype", l->dir, path[i].s, suffix,
-                            kac_dtype_name(part.dtype), kac_dtype_name(stack->dtype));
+            return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: %s.%s is %s, its neighbours are %s; convert the file to one dtype",
+                            l->dir, path[i].s, suffix, kac_dtype_name(part.dtype), kac_dtype_name(stack->dtype));
         }
         if (!l->c->model.counting) memcpy(*owned + (size_t)i * n_bytes, part.data, n_bytes);
     }
     return KAC_OK;
 }
 
-kac_status kac_nn_linear_load_stack(const kac_loader *l, kac_nn_linear *m, const kac_path *path, int n_path, int64_t n_in, int64_t n_out, bool bias) {
+kac_status kac_nn_linear_load_stack(const kac_loader *l, kac_nn_linear *m, const kac_path *path, int n_path,
+                                    int64_t n_in, int64_t n_out, bool bias) {
     kac_tensor stack = KAC_NONE;
     char *owned = NULL;
     kac_status s = stack_rows(l, &stack, &owned, path, n_path, "weight", 2, (int64_t[]){n_out, n_in});
@@ -49,7 +51,8 @@ kac_status kac_nn_linear_load_stack(const kac_loader *l, kac_nn_linear *m, const
     return s;
 }
 
-kac_status kac_nn_conv_load(const kac_loader *l, kac_nn_conv *m, const char *path, int64_t n_in, int64_t n_out, int kernel, int stride, int pad, bool bias) {
+kac_status kac_nn_conv_load(const kac_loader *l, kac_nn_conv *m, const char *path, int64_t n_in, int64_t n_out,
+                            int kernel, int stride, int pad, bool bias) {
     kac_tensor src;
     KAC_TRY(kac_loader_get(l, &src, kac_path_of("%s.weight", path).s, 4, (int64_t[]){n_out, n_in, kernel, kernel}));
     KAC_TRY(kac_weight_pack(l->c, &m->w, src, stride));
@@ -60,7 +63,8 @@ kac_status kac_nn_conv_load(const kac_loader *l, kac_nn_conv *m, const char *pat
     return bias ? load_bias(l, &m->bias, path, n_out) : KAC_OK;
 }
 
-kac_status kac_nn_patch_load(const kac_loader *l, kac_nn_linear *m, const char *path, int64_t n_in, int64_t n_out, int patch) {
+kac_status kac_nn_patch_load(const kac_loader *l, kac_nn_linear *m, const char *path, int64_t n_in, int64_t n_out,
+                             int patch) {
     kac_tensor src;
     KAC_TRY(kac_loader_get(l, &src, kac_path_of("%s.weight", path).s, 4, (int64_t[]){n_out, n_in, patch, patch}));
     const size_t size = kac_dtype_bytes(src.dtype);
@@ -71,7 +75,8 @@ kac_status kac_nn_patch_load(const kac_loader *l, kac_nn_linear *m, const char *
     for (int64_t o = 0; o < n_out && !l->c->model.counting; o++)
         for (int64_t i = 0; i < n_in; i++)
             for (int64_t k = 0; k < n_inner; k++)
-                memcpy(rows + (size_t)((o * n_inner + k) * n_in + i) * size, from + (size_t)((o * n_in + i) * n_inner + k) * size, size);
+                memcpy(rows + (size_t)((o * n_inner + k) * n_in + i) * size,
+                       from + (size_t)((o * n_in + i) * n_inner + k) * size, size);
     const kac_status s = kac_weight_pack(l->c, &m->w, kac_tensor_make(rows, src.dtype, n_out, n_inner * n_in), 1);
     kac_free(rows);
     return s;
@@ -83,10 +88,11 @@ static kac_status load_norm(const kac_loader *l, kac_nn_norm *m, const char *pat
     return kac_loader_vector(l, &m->beta, kac_path_of("%s.bias", path).s, n);
 }
 
-kac_status kac_nn_group_norm_load(const kac_loader *l, kac_nn_norm *m, const char *path, int64_t n, int64_t groups, double eps) {
+kac_status kac_nn_group_norm_load(const kac_loader *l, kac_nn_norm *m, const char *path, int64_t n, int64_t groups,
+                                  double eps) {
     if (groups < 1 || n % groups != 0)
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: norm_num_groups %lld does not divide the %lld channels of %s", l->dir, (long long)groups,
-                        (long long)n, path);
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: norm_num_groups %lld does not divide the %lld channels of %s", l->dir,
+                        (long long)groups, (long long)n, path);
     m->groups = (int)groups;
     return load_norm(l, m, path, n, eps);
 }
@@ -96,11 +102,13 @@ kac_status kac_nn_layer_norm_load(const kac_loader *l, kac_nn_norm *m, const cha
     return load_norm(l, m, path, n, eps);
 }
 
-kac_status kac_nn_linear_run(kac_ctx *c, kac_tensor *out, const kac_nn_linear *m, kac_tensor x, kac_act act, kac_tensor residual) {
+kac_status kac_nn_linear_run(kac_ctx *c, kac_tensor *out, const kac_nn_linear *m, kac_tensor x, kac_act act,
+                             kac_tensor residual) {
     return kac_linear(c, out, x, &m->w, (kac_linear_opt){.bias = m->bias, .act = act, .residual = residual});
 }
 
-kac_status kac_nn_conv_run(kac_ctx *c, kac_tensor *out, const kac_nn_conv *m, kac_tensor x, kac_act act, kac_tensor residual) {
+kac_status kac_nn_conv_run(kac_ctx *c, kac_tensor *out, const kac_nn_conv *m, kac_tensor x, kac_act act,
+                           kac_tensor residual) {
     return kac_conv2d(c, out, x, &m->w,
                       (kac_conv_opt){.stride = m->stride,
                                      .pad = {m->pad[0], m->pad[1], m->pad[2], m->pad[3]},

@@ -1,4 +1,5 @@
-/* The smallest modules: linear, convolution, norms, and how their weights are named in checkpoints ("<path>.weight", "<path>.bias"). */
+/* The smallest modules: linear, convolution, norms, and how their weights are named in checkpoints ("<path>.weight",
+ * "<path>.bias"). */
 #ifndef KAC_LAYERS_H
 #define KAC_LAYERS_H
 
@@ -22,18 +23,27 @@ typedef struct kac_nn_norm {
 } kac_nn_norm;
 
 /* 1×1 convolutions load as linear layers: the same product in NHWC. */
-kac_status kac_nn_linear_load(const kac_loader *l, kac_nn_linear *m, const char *path, int64_t n_in, int64_t n_out, bool bias);
-/* Layers that read the same input, their rows one below the other (q, k, v): one product instead of three. n_out rows each. */
-kac_status kac_nn_linear_load_stack(const kac_loader *l, kac_nn_linear *m, const kac_path *path, int n_path, int64_t n_in, int64_t n_out, bool bias);
-/* Square kernel; pad < 0: (kernel − 1) / 2 on all sides; pad 0 with stride 2: one row and column of zeros at the bottom and right. */
-kac_status kac_nn_conv_load(const kac_loader *l, kac_nn_conv *m, const char *path, int64_t n_in, int64_t n_out, int kernel, int stride, int pad, bool bias);
+kac_status kac_nn_linear_load(const kac_loader *l, kac_nn_linear *m, const char *path, int64_t n_in, int64_t n_out,
+                              bool bias);
+/* Layers that read the same input, their rows one below the other (q, k, v): one product instead of three. n_out rows
+ * each. */
+kac_status kac_nn_linear_load_stack(const kac_loader *l, kac_nn_linear *m, const kac_path *path, int n_path,
+                                    int64_t n_in, int64_t n_out, bool bias);
+/* Square kernel; pad < 0: (kernel − 1) / 2 on all sides; pad 0 with stride 2: one row and column of zeros at the bottom
+ * and right. */
+kac_status kac_nn_conv_load(const kac_loader *l, kac_nn_conv *m, const char *path, int64_t n_in, int64_t n_out,
+                            int kernel, int stride, int pad, bool bias);
 /* A convolution whose stride is its kernel (patches), as a linear layer over [patch, patch, channels]. */
-kac_status kac_nn_patch_load(const kac_loader *l, kac_nn_linear *m, const char *path, int64_t n_in, int64_t n_out, int patch);
-kac_status kac_nn_group_norm_load(const kac_loader *l, kac_nn_norm *m, const char *path, int64_t n, int64_t groups, double eps);
+kac_status kac_nn_patch_load(const kac_loader *l, kac_nn_linear *m, const char *path, int64_t n_in, int64_t n_out,
+                             int patch);
+kac_status kac_nn_group_norm_load(const kac_loader *l, kac_nn_norm *m, const char *path, int64_t n, int64_t groups,
+                                  double eps);
 kac_status kac_nn_layer_norm_load(const kac_loader *l, kac_nn_norm *m, const char *path, int64_t n, double eps);
 
-kac_status kac_nn_linear_run(kac_ctx *c, kac_tensor *out, const kac_nn_linear *m, kac_tensor x, kac_act act, kac_tensor residual);
-kac_status kac_nn_conv_run(kac_ctx *c, kac_tensor *out, const kac_nn_conv *m, kac_tensor x, kac_act act, kac_tensor residual);
+kac_status kac_nn_linear_run(kac_ctx *c, kac_tensor *out, const kac_nn_linear *m, kac_tensor x, kac_act act,
+                             kac_tensor residual);
+kac_status kac_nn_conv_run(kac_ctx *c, kac_tensor *out, const kac_nn_conv *m, kac_tensor x, kac_act act,
+                           kac_tensor residual);
 kac_status kac_nn_norm_run(kac_ctx *c, kac_tensor *out, const kac_nn_norm *m, kac_tensor x, kac_act act);
 
 #define KAC_NONE ((kac_tensor){0})

@@ -1,7 +1,7 @@
 #include "nn/loader.h"
 
 #include "io/safetensors.h"
-#include <math.h>
+#include "tensor/convert.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,7 +30,9 @@ void kac_loader_close(kac_loader *l) {
     *l = (kac_loader){0};
 }
 
-bool kac_loader_has(const kac_loader *l, const char *name) { return kac_st_entry_of(l->st, name) != NULL; }
+bool kac_loader_has(const kac_loader *l, const char *name) {
+    return kac_st_entry_of(l->st, name) != NULL;
+}
 
 static void shape_text(char *buffer, size_t n_buffer, int rank, const int64_t *shape) {
     size_t used = (size_t)snprintf(buffer, n_buffer, "[");
@@ -67,50 +69,20 @@ kac_status kac_loader_get(const kac_loader *l, kac_tensor *t, const char *name, 
     return KAC_OK;
 }
 
-kac_status kac_loader_table(const kac_loader *l, kac_tensor *out, kac_dtype as, const char *name, int rank, const int64_t *shape) {
+kac_status kac_loader_table(const kac_loader *l, kac_tensor *out, kac_dtype as, const char *name, int rank,
+                            const int64_t *shape) {
     kac_tensor src;
     KAC_TRY(kac_loader_get(l, &src, name, rank, shape));
     KAC_TRY(kac_take(out, &l->c->model, as, rank, shape));
     return kac_copy(l->c, out, src);
 }
 
-static double number_f16(uint16_t bits) {
-    const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
-    double x = exponent == 0 ? mantissa / 16777216.0 : (1024 + mantissa) / 1024.0;
-    if (exponent == 31) return mantissa != 0 ? (double)NAN : (bits & 0x8000 ? -(double)INFINITY : (double)INFINITY);
-    for (int e = exponent == 0 ? 15 : exponent; e < 15; e++) x /= 2;
-    for (int e = exponent; e > 15; e--) x *= 2;
-    return bits & 0x8000 ? -x : x;
-}
-
 kac_status kac_loader_number(const kac_loader *l, double *out, const char *name) {
     kac_tensor t;
     KAC_TRY(kac_st_find(l->st, name, &t));
     if (kac_tensor_count(t) != 1) return KAC_FAIL(KAC_E_SHAPE, "%s: %s must be one number", l->dir, name);
-    float f;
-    uint16_t half;
-    uint32_t word;
-    switch (t.dtype) {
-    case KAC_F32:
-        memcpy(&f, t.data, sizeof f);
-        *out = (double)f;
-        return KAC_OK;
-    case KAC_F64:
-        memcpy(out, t.data, sizeof *out);
-        return KAC_OK;
-    case KAC_F16:
-        memcpy(&half, t.data, sizeof half);
-        *out = number_f16(half);
-        return KAC_OK;
-    case KAC_BF16:
-        memcpy(&half, t.data, sizeof half);
-        word = (uint32_t)half << 16;
-        memcpy(&f, &word, sizeof f);
-        *out = (double)f;
-        return KAC_OK;
-    default:
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: %s is %s; it must be a floating-point number", l->dir, name, kac_dtype_name(t.dtype));
-    }
+    *out = kac_element_load(t.data, t.dtype, 0);
+    return KAC_OK;
 }
 
 kac_status kac_loader_constant(const kac_loader *l, kac_tensor *out, const float *values, int64_t n) {

@@ -1,4 +1,5 @@
-/* Weights of one network from a folder: found by name, checked against the shape the config implies, packed into the model arena. */
+/* Weights of one network from a folder: found by name, checked against the shape the config implies, packed into the
+ * model arena. */
 #ifndef KAC_LOADER_H
 #define KAC_LOADER_H
 
@@ -25,12 +26,13 @@ kac_status kac_loader_open(kac_loader *l, kac_ctx *c, const char *dir, const cha
 void kac_loader_close(kac_loader *l);
 
 bool kac_loader_has(const kac_loader *l, const char *name);
-/* The tensor as it lies in the file (host memory, its dtype), of exactly the wanted shape; [o, i] and [o, i, 1, 1] stand for each other.
- * KAC_E_FORMAT when missing, KAC_E_SHAPE naming found and wanted shape. */
+/* The tensor as it lies in the file (host memory, its dtype), of exactly the wanted shape; [o, i] and [o, i, 1, 1]
+ * stand for each other. KAC_E_FORMAT when missing, KAC_E_SHAPE naming found and wanted shape. */
 kac_status kac_loader_get(const kac_loader *l, kac_tensor *t, const char *name, int rank, const int64_t *shape);
 
 /* A table of f32 (`as` KAC_F32) or c->dtype numbers in the model arena. */
-kac_status kac_loader_table(const kac_loader *l, kac_tensor *out, kac_dtype as, const char *name, int rank, const int64_t *shape);
+kac_status kac_loader_table(const kac_loader *l, kac_tensor *out, kac_dtype as, const char *name, int rank,
+                            const int64_t *shape);
 #define kac_loader_vector(l, out, name, n) kac_loader_table((l), (out), KAC_F32, (name), 1, (int64_t[]){(n)})
 
 /* One number (shape [] or [1]) read on the host. */

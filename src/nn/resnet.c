@@ -7,10 +7,12 @@ kac_status kac_nn_resnet_load(const kac_loader *l, kac_nn_resnet *m, kac_path pa
     KAC_TRY(kac_nn_group_norm_load(l, &m->norm1, kac_path_of("%s.norm1", path.s).s, o.n_in, o.groups, o.eps));
     KAC_TRY(kac_nn_conv_load(l, &m->conv1, kac_path_of("%s.conv1", path.s).s, o.n_in, o.n_out, 3, 1, 1, true));
     if (o.n_time > 0)
-        KAC_TRY(kac_nn_linear_load(l, &m->time, kac_path_of("%s.time_emb_proj", path.s).s, o.n_time, o.scale_shift ? 2 * o.n_out : o.n_out, true));
+        KAC_TRY(kac_nn_linear_load(l, &m->time, kac_path_of("%s.time_emb_proj", path.s).s, o.n_time,
+                                   o.scale_shift ? 2 * o.n_out : o.n_out, true));
     KAC_TRY(kac_nn_group_norm_load(l, &m->norm2, kac_path_of("%s.norm2", path.s).s, o.n_out, o.groups, o.eps));
     KAC_TRY(kac_nn_conv_load(l, &m->conv2, kac_path_of("%s.conv2", path.s).s, o.n_out, o.n_out, 3, 1, 1, true));
-    if (o.n_in != o.n_out) KAC_TRY(kac_nn_linear_load(l, &m->shortcut, kac_path_of("%s.conv_shortcut", path.s).s, o.n_in, o.n_out, true));
+    if (o.n_in != o.n_out)
+        KAC_TRY(kac_nn_linear_load(l, &m->shortcut, kac_path_of("%s.conv_shortcut", path.s).s, o.n_in, o.n_out, true));
     return KAC_OK;
 }
 
@@ -34,7 +36,8 @@ static kac_status middle(kac_ctx *c, kac_tensor *h, const kac_nn_resnet *m, kac_
     if (!o->scale_shift) return kac_nn_norm_run(c, h, &m->norm2, h1, o->act);
     KAC_TRY(kac_nn_norm_run(c, h, &m->norm2, h1, KAC_ACT_NONE));
     kac_tensor h2 = kac_scope_reuse(c, *h), h3 = h2;
-    KAC_TRY(kac_modulate(c, &h2, *h, kac_tensor_slice(t, 1, 0, o->n_out), kac_tensor_slice(t, 1, o->n_out, o->n_out), time.row));
+    KAC_TRY(kac_modulate(c, &h2, *h, kac_tensor_slice(t, 1, 0, o->n_out), kac_tensor_slice(t, 1, o->n_out, o->n_out),
+                         time.row));
     KAC_TRY(kac_activate(c, &h3, h2, o->act));
     *h = h3;
     return KAC_OK;
