@@ -16,7 +16,6 @@ import json
 import math
 import os
 import pathlib
-import shutil
 import sys
 import tempfile
 import zlib
@@ -47,11 +46,14 @@ def mix(x):
     return x
 
 
+def bits(name, n):
+    """Elements 0 ... n-1 of the stream `name`, 32 bits each."""
+    return mix(mix(np.arange(n, dtype=np.uint32)) ^ np.uint32(zlib.crc32(name.encode())))
+
+
 def uniform(name, n):
-    """Element i of `name`: 24 random bits as a float64 in [-1, 1)."""
-    key = np.uint32(zlib.crc32(name.encode()))
-    h = mix(mix(np.arange(n, dtype=np.uint32)) ^ key)
-    return (h >> np.uint32(8)).astype(np.float64) / 2**23 - 1
+    """The upper 24 bits as float64 in [-1, 1)."""
+    return (bits(name, n) >> np.uint32(8)).astype(np.float64) / 2**23 - 1
 
 
 def rule(name, shape):
@@ -233,9 +235,13 @@ def main():
     parser.add_argument("--only", default="", help="cases whose name starts with this")
     options = parser.parse_args()
     torch.set_num_threads(2)
+    import golden_pipeline  # it uses this module
     for case in golden_cases.networks():
         if case["name"].startswith(options.only):
             run_case(case, options.out)
+    if "pipeline/tiny".startswith(options.only):
+        golden_pipeline.pipeline(options.out)
+    golden_pipeline.image_processors(options.out, options.only)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,47 @@ static void test_comparison(void) {
     golden_close(&g);
 }
 
+static void test_pipeline_folder(void) {
+    golden g;
+    if (!CHECK_OK(golden_open_pipeline(&g, "pipeline/tiny"))) return;
+    static const char *const files[] = {"model_index.json",
+                                        "scheduler/scheduler_config.json",
+                                        "tokenizer/vocab.json",
+                                        "unet/config.json",
+                                        "unet/diffusion_pytorch_model.safetensors",
+                                        "vae/config.json",
+                                        "text_encoder/model.safetensors"};
+    for (int i = 0; i < KAC_COUNT_OF(files); i++) {
+        char *path = kac_path_join(g.dir, files[i]);
+        if (!CHECK(kac_file_exists(path))) printf("%s is missing\n", path);
+        kac_free(path);
+    }
+    CHECK(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(g.json.root, "runs")) >= 4);
+    char dir[GOLDEN_MAX_NAME];
+    snprintf(dir, sizeof dir, "%s", g.dir);
+    golden_close(&g);
+    CHECK(!kac_dir_exists(dir));
+}
+
+static void test_pictures(void) {
+    golden g;
+    if (!CHECK_OK(golden_open_data(&g, "image_processor/shapes_64"))) return;
+    const cJSON *picture = NULL;
+    cJSON_ArrayForEach(picture, cJSON_GetObjectItemCaseSensitive(g.json.root, "pictures")) {
+        const int width = (int)cJSON_GetNumberValue(cJSON_GetArrayItem(picture, 0));
+        const int height = (int)cJSON_GetNumberValue(cJSON_GetArrayItem(picture, 1));
+        const size_t n = (size_t)width * (size_t)height * 3;
+        uint8_t *pixels = kac_alloc(n);
+        golden_picture(pixels, picture->string, width, height);
+        CHECK((double)kac_crc32(pixels, n, 0) == cJSON_GetNumberValue(cJSON_GetArrayItem(picture, 2)));
+        kac_free(pixels);
+    }
+    golden_close(&g);
+}
+
 int main(void) {
+    test_pipeline_folder();
+    test_pictures();
     test_formula();
     test_every_case_opens();
     test_comparison();

@@ -2,9 +2,9 @@
 #include "tensor/convert.h"
 #include "util/temp.h"
 #include <dirent.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #define GOLDEN_ROOT "tests/golden"
 
@@ -46,25 +46,74 @@ kac_status golden_open_data(golden *g, const char *name) {
     return s;
 }
 
-kac_status golden_open(golden *g, const char *name) {
-    KAC_TRY(golden_open_data(g, name));
+static kac_status open_with(golden *g, const char *name, kac_status (*write)(const golden *g)) {
     static int n_opened;
+    KAC_TRY(golden_open_data(g, name));
     snprintf(g->dir, sizeof g->dir, "%.100s/golden-%d", temp_dir(), n_opened++);
     kac_status s = kac_dir_make(g->dir);
-    if (s == KAC_OK) s = golden_write_model(&g->json, g->json.root, g->dir);
+    if (s == KAC_OK) s = write(g);
     if (s != KAC_OK) golden_close(g);
     return s;
 }
 
-static void remove_checkpoint(const golden *g) {
+static kac_status write_root(const golden *g) {
+    return golden_write_model(&g->json, g->json.root, g->dir);
+}
+
+kac_status golden_open(golden *g, const char *name) {
+    return open_with(g, name, write_root);
+}
+
+static kac_status write_json(const golden *g, const char *key, const char *path) {
+    char *text = cJSON_Print(cJSON_GetObjectItemCaseSensitive(g->json.root, key));
+    if (text == NULL) return KAC_FAIL(KAC_E_FORMAT, "%s: no %s", g->json.name, key);
+    const kac_status s = kac_file_write(path, text, strlen(text));
+    cJSON_free(text);
+    return s;
+}
+
+static kac_status copy_file(const char *to_dir, const char *from_dir, const char *file) {
+    char path[512], *text = NULL;
+    size_t n = 0;
+    snprintf(path, sizeof path, "%s/%s", from_dir, file);
+    KAC_TRY(kac_file_read(&text, &n, path, 1 << 24));
+    snprintf(path, sizeof path, "%s/%s", to_dir, file);
+    const kac_status s = kac_file_write(path, text, n);
+    kac_free(text);
+    return s;
+}
+
+static kac_status write_pipeline(const golden *g) {
+    static const char *const tokenizer_files[] = {"vocab.json", "merges.txt", "tokenizer_config.json",
+                                                  "special_tokens_map.json"};
     char path[2 * GOLDEN_MAX_NAME];
-    const char *file = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(g->json.root, "file"));
-    if (g->dir[0] == '\0' || file == NULL) return;
-    snprintf(path, sizeof path, "%s/config.json", g->dir);
-    unlink(path);
-    snprintf(path, sizeof path, "%s/%s", g->dir, file);
-    unlink(path);
-    rmdir(g->dir);
+    snprintf(path, sizeof path, "%s/model_index.json", g->dir);
+    KAC_TRY(write_json(g, "model_index", path));
+    snprintf(path, sizeof path, "%s/scheduler", g->dir);
+    KAC_TRY(kac_dir_make(path));
+    snprintf(path, sizeof path, "%s/scheduler/scheduler_config.json", g->dir);
+    KAC_TRY(write_json(g, "scheduler", path));
+    snprintf(path, sizeof path, "%s/tokenizer", g->dir);
+    KAC_TRY(kac_dir_make(path));
+    const char *from = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(g->json.root, "tokenizer"));
+    if (from == NULL) return KAC_FAIL(KAC_E_FORMAT, "%s: no tokenizer", g->json.name);
+    for (int i = 0; i < KAC_COUNT_OF(tokenizer_files); i++) KAC_TRY(copy_file(path, from, tokenizer_files[i]));
+    const cJSON *part = NULL;
+    cJSON_ArrayForEach(part, cJSON_GetObjectItemCaseSensitive(g->json.root, "parts")) {
+        snprintf(path, sizeof path, "%s/%s", g->dir, part->string);
+        KAC_TRY(kac_dir_make(path));
+        KAC_TRY(golden_write_model(&g->json, part, path));
+    }
+    return KAC_OK;
+}
+
+kac_status golden_open_pipeline(golden *g, const char *name) {
+    return open_with(g, name, write_pipeline);
+}
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *ftw) {
+    (void)st, (void)kind, (void)ftw;
+    return remove(path);
 }
 
 void golden_close(golden *g) {
@@ -72,7 +121,7 @@ void golden_close(golden *g) {
         g->watched->tap = NULL;
         g->watched->tap_self = NULL;
     }
-    remove_checkpoint(g);
+    if (g->dir[0] != '\0') nftw(g->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
     kac_st_close(&g->data);
     kac_json_free(&g->json);
     kac_free(g->reports);

@@ -71,7 +71,11 @@ bool golden_output(golden *g, const char *name, kac_tensor value);
 bool golden_done(const golden *g);
 
 /* Writes config and weights of one description (the root of a case file, or one of its "parts") into `dir`, which
- * exists: for tests that build whole pipelines. */
+ * exists. */
 kac_status golden_write_model(const kac_json *j, const cJSON *model, const char *dir);
+
+/* Opens a case of whole pipelines ("pipeline/tiny") and writes the folder that StableDiffusionPipeline would save, with
+ * the tokenizer of the shipped model, to g->dir. Its runs are listed under "runs" in the case. */
+kac_status golden_open_pipeline(golden *g, const char *name);
 
 #endif
