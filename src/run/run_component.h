@@ -8,20 +8,24 @@
 
 struct kac_ops;
 
-/* component      reads                                             writes
- * unet           sample, timestep ([] or [N]), encoder_hidden_states   sample        (UNet2DModel: without
- * encoder_hidden_states) text_encoder   input_ids                                         last_hidden_state,
- * pooler_output (, text_embeds with a projection) clip           pixel_values, input_ids image_embeds, text_embeds,
- * logits_per_image vae.encode     sample                                            moments (AutoencoderTiny: latents)
- * vae.decode     z                                                 sample */
+/* component      reads                                                   writes
+ * unet           sample, timestep ([] or [N]), encoder_hidden_states     sample   (UNet2DModel: without the last input)
+ * text_encoder   input_ids                                               last_hidden_state, pooler_output
+ *                                                                        (, text_embeds with a projection)
+ * clip           pixel_values, input_ids                                 image_embeds, text_embeds, logits_per_image
+ * vae.encode     sample                                                  moments (AutoencoderTiny: latents)
+ * vae.decode     z                                                       sample */
 typedef struct kac_run_component_args {
     const char *component;
     const char *model_dir; /* a pipeline folder (component in its subfolder) or the component's own */
     const char *in_path, *out_path;
     const char *taps_path; /* NULL: none; else a safetensors file of every named intermediate result */
     const struct kac_ops *ops;
-    kac_dtype dtype; /* KAC_F32 or KAC_BF16 */
-    int n_threads;   /* 0: all */
+    kac_dtype dtype;   /* KAC_F32 or KAC_BF16 */
+    int n_threads;     /* 0: all */
+    int n_repeat;      /* 0, 1: once; more: the same forward pass so often, for timing (`--repeat N`) */
+    double *repeat_ms; /* NULL, or n_repeat milliseconds: the forward pass alone, without files, loading, conditioning
+                          on the prompt (which a run does once) and layout changes */
 } kac_run_component_args;
 
 kac_status kac_run_component(const kac_run_component_args *a);
