@@ -1,0 +1,61 @@
+#include "text/tokenizer_parts.h"
+#include <utf8proc.h>
+
+/* Unicode's White_Space. */
+static bool is_space(utf8proc_int32_t c) {
+    return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
+           c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+static void add_char(kac_text *t, utf8proc_int32_t c) {
+    utf8proc_uint8_t bytes[4];
+    const utf8proc_ssize_t n = utf8proc_encode_char(c, bytes);
+    kac_text_add_bytes(t, (const char *)bytes, (size_t)n);
+}
+
+/* Bytes that belong to no character become U+FFFD, one each. */
+static void add_repaired(kac_text *t, const char *text, size_t n) {
+    for (size_t i = 0; i < n;) {
+        utf8proc_int32_t c;
+        const utf8proc_ssize_t used =
+            utf8proc_iterate((const uint8_t *)text + i, (utf8proc_ssize_t)KAC_MIN(n - i, (size_t)4), &c);
+        if (used > 0)
+            kac_text_add_bytes(t, text + i, (size_t)used);
+        else
+            kac_text_add_bytes(t, "\xEF\xBF\xBD", 3);
+        i += used > 0 ? (size_t)used : 1;
+    }
+}
+
+kac_status kac_text_normalize(kac_text *out, const char *text, size_t n) {
+    kac_text repaired = {0};
+    add_repaired(&repaired, text, n);
+    kac_text_add_bytes(&repaired, "", 0);
+    utf8proc_uint8_t *composed = NULL;
+    const utf8proc_ssize_t n_composed = repaired.failed
+                                            ? UTF8PROC_ERROR_NOMEM
+                                            : utf8proc_map((const uint8_t *)repaired.s, (utf8proc_ssize_t)repaired.n,
+                                                           &composed, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    kac_text_free(&repaired);
+    if (n_composed < 0) return KAC_FAIL(KAC_E_MEMORY, "text: %s", utf8proc_errmsg(n_composed));
+    bool in_space = false;
+    for (utf8proc_ssize_t i = 0; i < n_composed;) {
+        utf8proc_int32_t c;
+        const utf8proc_ssize_t used = utf8proc_iterate(composed + i, KAC_MIN(n_composed - i, 4), &c);
+        KAC_ASSERT(used > 0);
+        i += used;
+        if (is_space(c)) {
+            if (!in_space) kac_text_add_bytes(out, " ", 1);
+            in_space = true;
+            continue;
+        }
+        in_space = false;
+        if (c == 0x130) /* the one letter whose lower case is two characters */
+            kac_text_add_bytes(out, "i\xCC\x87", 3);
+        else
+            add_char(out, utf8proc_tolower(c));
+    }
+    kac_free(composed); /* utf8proc's memory is malloc's */
+    kac_text_add_bytes(out, "", 0);
+    return out->failed ? KAC_E_MEMORY : KAC_OK;
+}
