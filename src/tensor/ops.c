@@ -28,6 +28,7 @@ static bool last_contiguous(kac_tensor t) {
 static kac_status check_activation(const char *op, const char *what, kac_tensor t) {
     if (t.data == NULL) return KAC_FAIL(KAC_E_SHAPE, "%s: %s is missing", op, what);
     if (!is_activation(t)) return bad(op, what, t, "f32 or bf16 is wanted");
+    if (kac_tensor_count(t) == 0) return bad(op, what, t, "it is empty");
     if (!kac_tensor_contiguous(t)) return bad(op, what, t, "it must be contiguous");
     return KAC_OK;
 }
@@ -35,6 +36,7 @@ static kac_status check_activation(const char *op, const char *what, kac_tensor 
 static kac_status check_view(const char *op, const char *what, kac_tensor t) {
     if (t.data == NULL) return KAC_FAIL(KAC_E_SHAPE, "%s: %s is missing", op, what);
     if (!is_activation(t)) return bad(op, what, t, "f32 or bf16 is wanted");
+    if (kac_tensor_count(t) == 0) return bad(op, what, t, "it is empty");
     if (!last_contiguous(t)) return bad(op, what, t, "its last axis must be contiguous");
     return KAC_OK;
 }
@@ -52,12 +54,10 @@ static kac_status prepare(kac_ctx *c, const char *op, kac_tensor *out, kac_dtype
                           const int64_t *shape) {
     if (out->data == NULL) return kac_take(out, &c->scratch, dtype, rank, shape);
     const kac_tensor want = kac_tensor_of(NULL, dtype, rank, shape);
-    char text[96];
-    if (!kac_tensor_same_shape(*out, want) || !is_activation(*out) || !kac_tensor_contiguous(*out)) {
-        kac_tensor_text(want, text, sizeof text);
-        return bad(op, "out", *out, text);
-    }
-    return KAC_OK;
+    char got[96], wanted[96];
+    if (kac_tensor_same_shape(*out, want) && is_activation(*out) && kac_tensor_contiguous(*out)) return KAC_OK;
+    return KAC_FAIL(KAC_E_SHAPE, "%s: out is %s, a contiguous %s is wanted", op, kac_tensor_text(*out, got, sizeof got),
+                    kac_tensor_text(want, wanted, sizeof wanted));
 }
 
 static double bytes_of(kac_tensor t) {
@@ -238,8 +238,8 @@ kac_status kac_affine(kac_ctx *c, kac_tensor *out, kac_tensor x, kac_tensor scal
 kac_status kac_modulate(kac_ctx *c, kac_tensor *out, kac_tensor x, kac_tensor scale, kac_tensor shift,
                         const int *row_index) {
     KAC_TRY(check_activation("modulate", "x", x));
-    if (x.rank < 2 || scale.data == NULL || shift.data == NULL)
-        return bad("modulate", "x", x, "[N, …, C] with scale and shift is wanted");
+    if (x.rank < 2 || scale.data == NULL || !kac_tensor_same_shape(scale, shift) || shift.data == NULL)
+        return bad("modulate", "x", x, "[N, …, C] with scale and shift of one shape is wanted");
     KAC_TRY(check_row_bias("modulate", scale, row_index, x.shape[0], x.shape[x.rank - 1]));
     KAC_TRY(check_row_bias("modulate", shift, row_index, x.shape[0], x.shape[x.rank - 1]));
     KAC_TRY(prepare(c, "modulate", out, x.dtype, x.rank, x.shape));
@@ -342,7 +342,9 @@ kac_status kac_embedding(kac_ctx *c, kac_tensor *out, kac_tensor ids, kac_tensor
 
 kac_status kac_timestep_embedding(kac_ctx *c, kac_tensor *out, const double *t, int n_t, int n, bool flip, double shift,
                                   double scale, double max_period) {
-    if (n_t < 1 || n < 2) return KAC_FAIL(KAC_E_SHAPE, "timestep_embedding: %d timesteps of width %d", n_t, n);
+    if (n_t < 1 || n < 2 || !(shift < n / 2))
+        return KAC_FAIL(KAC_E_SHAPE, "timestep_embedding: %d timesteps of width %d with a frequency shift of %g", n_t,
+                        n, shift);
     KAC_TRY(prepare(c, "timestep_embedding", out, c->dtype, 2, (int64_t[]){n_t, n}));
     const kac_timestep_embedding_args a = {*out, t, n_t, n, flip, shift, scale, max_period};
     RUN(timestep_embedding, a, 20.0 * n_t * n, bytes_of(*out));
