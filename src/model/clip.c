@@ -1,0 +1,185 @@
+#include "model/clip_net.h"
+#include "nn/scope.h"
+
+#include <math.h>
+
+enum { MAX_BATCH = 1024 };
+
+/* h [N, T, D] += out(attention(norm1(h))); += fc2(act(fc1(norm2(h)))). */
+static kac_status run_layer(kac_ctx *c, const kac_clip_tower *t, const kac_clip_layer *m, kac_tensor *h, bool causal) {
+    const size_t mark = kac_scope_open(c);
+    const int64_t width = t->cfg.width, heads = t->cfg.heads;
+    kac_tensor x = KAC_NONE, qkv = KAC_NONE, inner = KAC_NONE, part[3];
+    KAC_TRY(kac_nn_norm_run(c, &x, &m->norm1, *h, KAC_ACT_NONE));
+    KAC_TRY(kac_nn_linear_run(c, &qkv, &m->qkv, x, KAC_ACT_NONE, KAC_NONE));
+    for (int i = 0; i < 3; i++) part[i] = kac_tensor_split(kac_tensor_slice(qkv, 2, i * width, width), 2, heads);
+    kac_tensor a = kac_scope_reuse(c, kac_tensor_split(x, 2, heads));
+    const kac_attention_opt o = {.scale = 1 / sqrt((double)(width / heads)), .causal = causal};
+    KAC_TRY(kac_attention(c, &a, part[0], part[1], part[2], o));
+    a = kac_tensor_reshape(a, h->shape[0], h->shape[1], width);
+    kac_tensor sum = kac_scope_reuse(c, *h);
+    KAC_TRY(kac_nn_linear_run(c, &sum, &m->out, a, KAC_ACT_NONE, *h));
+    x = kac_scope_reuse(c, x);
+    KAC_TRY(kac_nn_norm_run(c, &x, &m->norm2, sum, KAC_ACT_NONE));
+    KAC_TRY(kac_nn_linear_run(c, &inner, &m->fc1, x, t->cfg.act, KAC_NONE));
+    *h = kac_scope_reuse(c, sum);
+    KAC_TRY(kac_nn_linear_run(c, h, &m->fc2, inner, KAC_ACT_NONE, sum));
+    kac_scope_close(c, mark);
+    return KAC_OK;
+}
+
+/* Layers first … end − 1. */
+static kac_status run_layers(kac_ctx *c, const kac_clip_tower *t, kac_tensor *h, int first, int end, bool causal) {
+    for (int i = first; i < end; i++) {
+        KAC_TRY(run_layer(c, t, &t->layer[i], h, causal));
+        KAC_TRY(kac_tap(c, *h, "%sencoder.layers.%d", t->path.s, i));
+    }
+    return KAC_OK;
+}
+
+/* Where each row's text ends: the first end-of-text token, or, in the files of the old rule, the largest id. Without one: 0. */
+static void find_ends(const kac_clip_config *cfg, const int32_t *ids, int n, int64_t n_tokens, int *row) {
+    for (int i = 0; i < n; i++) {
+        const int32_t *id = ids + i * n_tokens;
+        int64_t at = 0;
+        if (cfg->eos_id == 2) {
+            for (int64_t t = 1; t < n_tokens; t++)
+                if (id[t] > id[at]) at = t;
+        } else {
+            while (at < n_tokens && id[at] != cfg->eos_id) at++;
+            if (at == n_tokens) at = 0;
+        }
+        row[i] = (int)(i * n_tokens + at);
+    }
+}
+
+static kac_status check_text(const kac_clip *m, const int32_t *ids, int64_t n, int64_t n_tokens, int clip_skip) {
+    const kac_clip_config *cfg = &m->cfg;
+    if (n < 1 || n > MAX_BATCH)
+        return KAC_FAIL(KAC_E_SHAPE, "%lld texts at once; it must be between 1 and %d", (long long)n, MAX_BATCH);
+    if (n_tokens < 1 || n_tokens > cfg->max_tokens)
+        return KAC_FAIL(KAC_E_SHAPE, "%lld tokens; this text encoder reads 1 to %lld", (long long)n_tokens,
+                        (long long)cfg->max_tokens);
+    for (int64_t i = 0; i < n * n_tokens; i++)
+        if (ids[i] < 0 || ids[i] >= cfg->vocab_size)
+            return KAC_FAIL(KAC_E_SHAPE, "token %d is outside this text encoder's vocabulary of %lld", ids[i],
+                            (long long)cfg->vocab_size);
+    if (clip_skip < 0 || clip_skip >= cfg->text.layers)
+        return KAC_FAIL(KAC_E_USAGE, "clip skip %d; this text encoder has %lld layers", clip_skip,
+                        (long long)cfg->text.layers);
+    return KAC_OK;
+}
+
+static kac_status text_states(kac_clip_text_out *out, const kac_clip *m, kac_ctx *c, const int32_t *ids, int64_t n,
+                              int64_t n_tokens, int clip_skip) {
+    const int64_t width = m->cfg.text.width;
+    const int n_layers = (int)m->cfg.text.layers;
+    int end[MAX_BATCH];
+    kac_tensor h = KAC_NONE, last = KAC_NONE;
+    const kac_tensor id = kac_tensor_make((void *)(uintptr_t)ids, KAC_I32, n, n_tokens);
+    KAC_TRY(kac_take_make(&h, &c->scratch, c->dtype, n, n_tokens, width));
+    KAC_TRY(kac_embedding(c, &h, id, m->token_table, kac_tensor_slice(m->position_table, 0, 0, n_tokens)));
+    KAC_TRY(kac_tap(c, h, "%sembeddings", m->text.path.s));
+    KAC_TRY(run_layers(c, &m->text, &h, 0, n_layers - clip_skip, true));
+    if (clip_skip > 0) KAC_TRY(kac_nn_norm_run(c, &out->hidden, &m->final_norm, h, KAC_ACT_NONE));
+    KAC_TRY(run_layers(c, &m->text, &h, n_layers - clip_skip, n_layers, true));
+    last = clip_skip > 0 ? KAC_NONE : out->hidden;
+    KAC_TRY(kac_nn_norm_run(c, &last, &m->final_norm, h, KAC_ACT_NONE));
+    KAC_TRY(kac_tap(c, last, "%sfinal_layer_norm", m->text.path.s));
+    find_ends(&m->cfg, ids, (int)n, n_tokens, end);
+    return kac_gather(c, &out->pooled, kac_tensor_reshape(last, n * n_tokens, width), end, (int)n);
+}
+
+kac_status kac_clip_text(kac_clip_text_out *out, const kac_clip *m, kac_ctx *c, const int32_t *ids, int64_t n,
+                         int64_t n_tokens, int clip_skip) {
+    *out = (kac_clip_text_out){0};
+    KAC_TRY(check_text(m, ids, n, n_tokens, clip_skip));
+    KAC_TRY(kac_take_make(&out->hidden, &c->scratch, c->dtype, n, n_tokens, m->cfg.text.width));
+    KAC_TRY(kac_take_make(&out->pooled, &c->scratch, c->dtype, n, m->cfg.text.width));
+    const size_t mark = kac_scope_open(c);
+    const kac_status s = text_states(out, m, c, ids, n, n_tokens, clip_skip);
+    kac_scope_close(c, mark);
+    return s;
+}
+
+/* out f32 = projection(pooled), of length 1 if asked. */
+static kac_status project(kac_ctx *c, kac_tensor *out, const kac_nn_linear *projection, kac_tensor pooled,
+                          bool normalized) {
+    kac_tensor y = KAC_NONE, wide = normalized ? KAC_NONE : *out;
+    KAC_TRY(kac_nn_linear_run(c, &y, projection, pooled, KAC_ACT_NONE, KAC_NONE));
+    if (normalized) KAC_TRY(kac_take(&wide, &c->scratch, KAC_F32, out->rank, out->shape));
+    KAC_TRY(kac_copy(c, &wide, y));
+    return normalized ? kac_l2_normalize(c, out, wide) : KAC_OK;
+}
+
+kac_status kac_clip_text_embeds(kac_tensor *out, const kac_clip *m, kac_ctx *c, const int32_t *ids, int64_t n,
+                                int64_t n_tokens, bool normalized) {
+    if (!m->cfg.has_projection) return KAC_FAIL(KAC_E_UNSUPPORTED, "this text encoder has no projection to embeddings");
+    KAC_TRY(check_text(m, ids, n, n_tokens, 0));
+    if (out->data == NULL) KAC_TRY(kac_take_make(out, &c->scratch, KAC_F32, n, m->cfg.projection));
+    const size_t mark = kac_scope_open(c);
+    kac_clip_text_out states;
+    kac_status s = kac_clip_text(&states, m, c, ids, n, n_tokens, 0);
+    if (s == KAC_OK) s = project(c, out, &m->text_projection, states.pooled, normalized);
+    kac_scope_close(c, mark);
+    return s;
+}
+
+/* Patches in rows, then the embedding with positions: [N, 1 + patches, D]. */
+static kac_status embed_image(const kac_clip *m, kac_ctx *c, kac_tensor *h, kac_tensor pixels) {
+    const kac_clip_config *cfg = &m->cfg;
+    const int64_t n = pixels.shape[0], side = cfg->image_size / cfg->patch, p = cfg->patch, width = cfg->vision.width;
+    const int64_t inner = p * p * cfg->image_channels;
+    const int zero[MAX_BATCH] = {0};
+    kac_tensor rows, positions = KAC_NONE, patches = KAC_NONE, first = KAC_NONE;
+    KAC_TRY(kac_take_make(&rows, &c->scratch, c->dtype, n, side, side, p, p, cfg->image_channels));
+    /* An image that is no multiple of the patch loses its right and bottom edge, as in a convolution without padding. */
+    kac_tensor x = kac_tensor_slice(kac_tensor_slice(pixels, 1, 0, side * p), 2, 0, side * p);
+    x = kac_tensor_split(kac_tensor_split(x, 2, side), 1, side); /* [N, side, p, side, p, channels] */
+    KAC_TRY(kac_copy(c, &rows, kac_tensor_transpose(x, 2, 3)));
+    KAC_TRY(kac_gather(c, &positions, m->patch_rows, zero, (int)n));
+    patches = kac_scope_reuse(c, positions);
+    KAC_TRY(kac_nn_linear_run(c, &patches, &m->patch, kac_tensor_reshape(rows, n, side * side, inner), KAC_ACT_NONE,
+                              positions));
+    KAC_TRY(kac_gather(c, &first, m->class_row, zero, (int)n));
+    KAC_TRY(kac_take_make(h, &c->scratch, c->dtype, n, side * side + 1, width));
+    KAC_TRY(kac_concat(c, h, first, patches, 1));
+    return kac_tap(c, *h, "vision_model.embeddings");
+}
+
+static kac_status image_states(const kac_clip *m, kac_ctx *c, kac_tensor *out, kac_tensor pixels, bool normalized) {
+    kac_tensor h = KAC_NONE, x = KAC_NONE, pooled = KAC_NONE;
+    KAC_TRY(embed_image(m, c, &h, pixels));
+    x = kac_scope_reuse(c, h);
+    KAC_TRY(kac_nn_norm_run(c, &x, &m->pre_norm, h, KAC_ACT_NONE));
+    KAC_TRY(kac_tap(c, x, "vision_model.pre_layrnorm"));
+    KAC_TRY(run_layers(c, &m->vision, &x, 0, (int)m->cfg.vision.layers, false));
+    const int64_t n = x.shape[0], width = x.shape[2];
+    kac_tensor first = KAC_NONE;
+    KAC_TRY(kac_take_make(&first, &c->scratch, c->dtype, n, 1, width));
+    KAC_TRY(kac_copy(c, &first, kac_tensor_slice(x, 1, 0, 1)));
+    KAC_TRY(kac_nn_norm_run(c, &pooled, &m->post_norm, kac_tensor_reshape(first, n, width), KAC_ACT_NONE));
+    KAC_TRY(kac_tap(c, pooled, "vision_model.post_layernorm"));
+    return project(c, out, &m->visual_projection, pooled, normalized);
+}
+
+kac_status kac_clip_image_embeds(kac_tensor *out, const kac_clip *m, kac_ctx *c, kac_tensor pixels, bool normalized) {
+    const kac_clip_config *cfg = &m->cfg;
+    if (!cfg->has_vision) return KAC_FAIL(KAC_E_UNSUPPORTED, "this CLIP has no vision part");
+    if (pixels.rank != 4 || pixels.shape[1] != cfg->image_size || pixels.shape[2] != cfg->image_size ||
+        pixels.shape[3] != cfg->image_channels)
+        return KAC_FAIL(KAC_E_SHAPE, "this CLIP wants images of %lldx%lld with %lld channels",
+                        (long long)cfg->image_size, (long long)cfg->image_size, (long long)cfg->image_channels);
+    const int64_t n = pixels.shape[0];
+    if (n < 1 || n > MAX_BATCH)
+        return KAC_FAIL(KAC_E_SHAPE, "%lld images at once; it must be between 1 and %d", (long long)n, MAX_BATCH);
+    if (out->data == NULL) KAC_TRY(kac_take_make(out, &c->scratch, KAC_F32, n, cfg->projection));
+    const size_t mark = kac_scope_open(c);
+    const kac_status s = image_states(m, c, out, pixels, normalized);
+    kac_scope_close(c, mark);
+    return s;
+}
+
+kac_status kac_clip_logits(kac_tensor *out, const kac_clip *m, kac_ctx *c, kac_tensor image, kac_tensor text) {
+    return kac_matmul_t(c, out, image, text, m->cfg.logit_scale);
+}
