@@ -83,7 +83,8 @@ static void posterior_cov(double *c, const double *s, const double *gain, double
         }
         for (int j = 0; j < d; j++) {
             double sum = row[j];
-            for (int m = 0; m < d; m++) sum += -row[m] * alpha * gain[j * d + m] + sigma2 * gain[i * d + m] * gain[j * d + m];
+            for (int m = 0; m < d; m++)
+                sum += -row[m] * alpha * gain[j * d + m] + sigma2 * gain[i * d + m] * gain[j * d + m];
             c[i * d + j] = sum;
         }
     }
@@ -157,8 +158,8 @@ void kac_kernel_x0_hat(const kac_kernel *q, const double *log_w, const double *m
     }
 }
 
-void kac_kernel_draw(const kac_kernel *q, const double *x, const double *log_w, const double *means, double u, const float *z,
-                     double *to) {
+void kac_kernel_draw(const kac_kernel *q, const double *x, const double *log_w, const double *means, double u,
+                     const float *z, double *to) {
     const int d = q->d;
     int k = 0;
     for (double sum = exp(log_w[0]); k + 1 < q->k && sum <= u;) sum += exp(log_w[++k]);

@@ -48,8 +48,8 @@ double kac_kernel_posterior(const kac_kernel *q, const double *x, double *log_w,
 /* x0_hat [d] = Σ w_k m_k. */
 void kac_kernel_x0_hat(const kac_kernel *q, const double *log_w, const double *means, double *x0_hat);
 /* to [d] ~ p(x_s | x_t = x) from its posterior, a uniform that picks the component, and d normals. */
-void kac_kernel_draw(const kac_kernel *q, const double *x, const double *log_w, const double *means, double u, const float *z,
-                     double *to);
+void kac_kernel_draw(const kac_kernel *q, const double *x, const double *log_w, const double *means, double u,
+                     const float *z, double *to);
 /* log p(x_s = to | x_t = x). */
 double kac_kernel_log_density(const kac_kernel *q, const double *x, const double *log_w, const double *means,
                               const double *to);

@@ -1,0 +1,16 @@
+/* The steering methods, one file each; list.c names them. */
+#ifndef KAC_SAMPLERS_METHODS_H
+#define KAC_SAMPLERS_METHODS_H
+
+#include <kac/steer.h>
+
+extern const kac_method kac_method_none, kac_method_best_of_n, kac_method_fk;
+
+/* Of every method that weighs by rewards. 10 is what the FK steering paper uses for rewards that vary by about 1 over the samples of
+ * one prompt: a sample that is one such unit better weighs e^10. */
+#define KAC_OPTION_LAMBDA                                                                                              \
+    { "lambda", 0, KAC_OPT_REAL, "10", -1e6, 1e6, NULL, "X", "target density: base × exp(X · reward)", false }
+#define KAC_OPTIONS_END                                                                                                \
+    { NULL, 0, KAC_OPT_BOOL, NULL, 0, 0, NULL, NULL, NULL, false }
+
+#endif

@@ -1,0 +1,286 @@
+#include "samplers/mixture.h"
+#include "base/base.h"
+#include <kac/rng.h>
+#include <math.h>
+#include <string.h>
+
+enum {
+    MAX_SLOTS = 1 << 24,
+    MAX_FILE_BYTES = 256 << 20,
+    COMPONENT_INDEX = 1024 /* a uniform beyond the normals of any d */
+};
+
+/* One record of doubles per slot: x [d], x0-hat [d], log_w [k], means [k, d]; what the posterior of a predicted state is. */
+struct kac_mixture {
+    kac_process process;
+    kac_mixture_model model;
+    kac_kernel kernel; /* of step kernel_step */
+    int kernel_step;
+    int k, d, n_slots;
+    size_t record; /* doubles */
+    double *records, *spare;
+    int *predicted; /* i_step at which the slot was predicted; −1: not since it last changed */
+    int *root;      /* deterministic chains: two slots of one root at one step hold one state */
+    int *known;     /* [n_slots] slot that holds the prediction of a root */
+    uint64_t seed;
+    double eta;
+    int64_t n_evaluations;
+};
+
+static double *slot_x(const kac_mixture *m, int slot) {
+    return m->records + (size_t)slot * m->record;
+}
+static double *slot_x0(const kac_mixture *m, int slot) {
+    return slot_x(m, slot) + m->d;
+}
+static double *slot_log_w(const kac_mixture *m, int slot) {
+    return slot_x(m, slot) + 2 * m->d;
+}
+static double *slot_means(const kac_mixture *m, int slot) {
+    return slot_x(m, slot) + 2 * m->d + m->k;
+}
+
+static kac_status prepare(kac_mixture *m, int i_step) {
+    if (m->kernel_step == i_step) return KAC_OK;
+    const int n = m->model.n_steps - i_step;
+    m->kernel_step = -1;
+    KAC_TRY(kac_kernel_prepare(&m->kernel, &m->model.prior, m->model.alpha_bar[n], m->model.alpha_bar[n - 1]));
+    m->kernel_step = i_step;
+    return KAC_OK;
+}
+
+static kac_status mixture_start(kac_process *p, const int *slots, int n) {
+    kac_mixture *m = p->self;
+    const kac_key key = {m->seed, KAC_PURPOSE_INIT, 0};
+    KAC_TRY(prepare(m, 0));
+    for (int i = 0; i < n; i++) {
+        float z[KAC_GMM_MAX];
+        double *x = slot_x(m, slots[i]);
+        kac_rng_normal(z, m->d, key, (uint32_t)slots[i], 0);
+        for (int j = 0; j < m->d; j++) x[j] = (double)z[j];
+        if (!m->model.ddim) { /* the exact noised mixture: alpha mu_k + chol(P_k) z */
+            const double u = kac_rng_uniform(key, (uint32_t)slots[i], COMPONENT_INDEX), alpha = sqrt(m->kernel.bar_t);
+            int k = 0;
+            for (double sum = m->model.prior.w[0]; k + 1 < m->k && sum <= u;) sum += m->model.prior.w[++k];
+            const double *l = m->kernel.chol_p + k * m->d * m->d;
+            for (int a = 0; a < m->d; a++) {
+                x[a] = alpha * m->kernel.mean[k * m->d + a];
+                for (int b = 0; b <= a; b++) x[a] += l[a * m->d + b] * (double)z[b];
+            }
+        }
+        m->predicted[slots[i]] = -1;
+        m->root[slots[i]] = slots[i];
+    }
+    return KAC_OK;
+}
+
+static void share_prediction(kac_mixture *m, int from, int to) {
+    memcpy(slot_x0(m, to), slot_x0(m, from), (m->record - (size_t)m->d) * sizeof(double));
+    m->predicted[to] = m->predicted[from];
+}
+
+static kac_status mixture_predict(kac_process *p, int i_step, const int *slots, int n) {
+    kac_mixture *m = p->self;
+    KAC_TRY(prepare(m, i_step));
+    if (!p->stochastic) {
+        for (int i = 0; i < m->n_slots; i++) m->known[i] = -1;
+        for (int i = 0; i < n; i++)
+            if (m->predicted[slots[i]] == i_step) m->known[m->root[slots[i]]] = slots[i];
+    }
+    for (int i = 0; i < n; i++) {
+        const int slot = slots[i];
+        if (m->predicted[slot] == i_step) continue;
+        const int known = p->stochastic ? -1 : m->known[m->root[slot]];
+        if (known >= 0) {
+            share_prediction(m, known, slot);
+            continue;
+        }
+        kac_kernel_posterior(&m->kernel, slot_x(m, slot), slot_log_w(m, slot), slot_means(m, slot));
+        kac_kernel_x0_hat(&m->kernel, slot_log_w(m, slot), slot_means(m, slot), slot_x0(m, slot));
+        m->predicted[slot] = i_step;
+        m->known[m->root[slot]] = slot;
+        m->n_evaluations++;
+    }
+    return KAC_OK;
+}
+
+/* DDIM: x' = sqrt(b) x0 + sqrt(1 − b − s²) eps + s z, s = eta sqrt((1 − b) / (1 − a) (1 − a / b)), a and b alpha-bar now and next. */
+static void step_ddim(const kac_mixture *m, int from, int to, const float *z) {
+    const double a = m->kernel.bar_t, b = m->kernel.bar_s, *x = slot_x(m, from), *x0 = slot_x0(m, from);
+    const double s = m->eta * sqrt((1.0 - b) / (1.0 - a) * (1.0 - a / b)), rest = sqrt(fmax(1.0 - b - s * s, 0.0));
+    double *next = slot_x(m, to);
+    for (int i = 0; i < m->d; i++) {
+        const double eps = (x[i] - sqrt(a) * x0[i]) / sqrt(1.0 - a);
+        next[i] = sqrt(b) * x0[i] + rest * eps + (s > 0.0 ? s * (double)z[i] : 0.0);
+    }
+}
+
+static kac_status mixture_step(kac_process *p, int i_step, const int *from, const int *to, int n) {
+    kac_mixture *m = p->self;
+    const kac_key key = {m->seed, KAC_PURPOSE_STEP, (uint32_t)i_step};
+    KAC_ASSERT(m->kernel_step == i_step);
+    for (int i = 0; i < n; i++) {
+        float z[KAC_GMM_MAX];
+        KAC_ASSERT(m->predicted[from[i]] == i_step);
+        if (p->stochastic) kac_rng_normal(z, m->d, key, (uint32_t)to[i], 0);
+        if (m->model.ddim)
+            step_ddim(m, from[i], to[i], z);
+        else
+            kac_kernel_draw(&m->kernel, slot_x(m, from[i]), slot_log_w(m, from[i]), slot_means(m, from[i]),
+                            kac_rng_uniform(key, (uint32_t)to[i], COMPONENT_INDEX), z, slot_x(m, to[i]));
+        m->root[to[i]] = p->stochastic ? to[i] : m->root[from[i]];
+    }
+    for (int i = 0; i < n; i++) m->predicted[to[i]] = -1;
+    return KAC_OK;
+}
+
+static kac_status mixture_copy(kac_process *p, const int *from, const int *to, int n) {
+    kac_mixture *m = p->self;
+    KAC_ASSERT(n <= m->n_slots);
+    int *numbers = (int *)(m->spare + (size_t)m->n_slots * m->record); /* predicted and root of each source */
+    for (int i = 0; i < n; i++) {
+        memcpy(m->spare + (size_t)i * m->record, slot_x(m, from[i]), m->record * sizeof(double));
+        numbers[2 * i] = m->predicted[from[i]];
+        numbers[2 * i + 1] = m->root[from[i]];
+    }
+    for (int i = 0; i < n; i++) {
+        memcpy(slot_x(m, to[i]), m->spare + (size_t)i * m->record, m->record * sizeof(double));
+        m->predicted[to[i]] = numbers[2 * i];
+        m->root[to[i]] = numbers[2 * i + 1];
+    }
+    return KAC_OK;
+}
+
+/* x and root of every slot: at the end of a step nothing else is left of a state. */
+static int64_t mixture_state_bytes(kac_process *p) {
+    const kac_mixture *m = p->self;
+    return (int64_t)m->n_slots * (m->d * (int64_t)sizeof(double) + (int64_t)sizeof(int));
+}
+
+static kac_status mixture_state_save(kac_process *p, void *out) {
+    const kac_mixture *m = p->self;
+    char *at = out;
+    for (int i = 0; i < m->n_slots; i++, at += (size_t)m->d * sizeof(double))
+        memcpy(at, slot_x(m, i), (size_t)m->d * sizeof(double));
+    memcpy(at, m->root, (size_t)m->n_slots * sizeof(int));
+    return KAC_OK;
+}
+
+static kac_status mixture_state_load(kac_process *p, const void *in) {
+    kac_mixture *m = p->self;
+    const char *at = in;
+    for (int i = 0; i < m->n_slots; i++, at += (size_t)m->d * sizeof(double)) {
+        memcpy(slot_x(m, i), at, (size_t)m->d * sizeof(double));
+        m->predicted[i] = -1;
+    }
+    memcpy(m->root, at, (size_t)m->n_slots * sizeof(int));
+    for (int i = 0; i < m->n_slots; i++)
+        if (m->root[i] < 0 || m->root[i] >= m->n_slots)
+            return KAC_FAIL(KAC_E_FORMAT, "the saved state of the mixture is damaged; start again without --resume");
+    return KAC_OK;
+}
+
+static kac_status allocate(kac_mixture *m) {
+    const size_t n = (size_t)m->n_slots;
+    m->record = (size_t)(2 * m->d + m->k + m->k * m->d);
+    m->records = kac_alloc(n * m->record * sizeof(double));
+    m->spare = kac_alloc(n * (m->record * sizeof(double) + 2 * sizeof(int)));
+    m->predicted = kac_alloc(n * sizeof(int));
+    m->root = kac_alloc(n * sizeof(int));
+    m->known = kac_alloc(n * sizeof(int));
+    if (m->records == NULL || m->spare == NULL || m->predicted == NULL || m->root == NULL || m->known == NULL)
+        return KAC_E_MEMORY;
+    return kac_kernel_init(&m->kernel, m->k, m->d);
+}
+
+static kac_status check_options(const kac_mixture_options *o, bool ddim) {
+    if (o->n_groups < 1 || o->n_per_group < 1 || o->n_groups > MAX_SLOTS / o->n_per_group)
+        return KAC_FAIL(KAC_E_USAGE, "%d groups of %d particles; there must be 1 to %d particles in all", o->n_groups,
+                        o->n_per_group, MAX_SLOTS);
+    if (ddim && !(o->eta >= 0.0 && o->eta <= 1.0))
+        return KAC_FAIL(KAC_E_USAGE, "eta is %g; it must lie between 0 and 1", o->eta);
+    return KAC_OK;
+}
+
+static kac_status mixture_init(kac_mixture *m, const char *text, size_t n, const char *name,
+                               const kac_mixture_options *o) {
+    KAC_TRY(kac_mixture_model_parse(&m->model, text, n, name));
+    KAC_TRY(check_options(o, m->model.ddim));
+    m->k = m->model.prior.k;
+    m->d = m->model.prior.d;
+    m->n_slots = o->n_groups * o->n_per_group;
+    m->seed = o->seed;
+    m->eta = o->eta;
+    m->kernel_step = -1;
+    m->process = (kac_process){.self = m,
+                               .n_steps = m->model.n_steps,
+                               .n_groups = o->n_groups,
+                               .n_per_group = o->n_per_group,
+                               .stochastic = !m->model.ddim || m->eta > 0.0,
+                               .start = mixture_start,
+                               .predict = mixture_predict,
+                               .step = mixture_step,
+                               .copy = mixture_copy,
+                               .state_bytes = mixture_state_bytes,
+                               .state_save = mixture_state_save,
+                               .state_load = mixture_state_load};
+    return allocate(m);
+}
+
+kac_status kac_mixture_parse(kac_mixture **out, const char *text, size_t n, const char *name,
+                             const kac_mixture_options *o) {
+    *out = NULL;
+    kac_mixture *m = kac_alloc(sizeof *m);
+    if (m == NULL) return KAC_E_MEMORY;
+    const kac_status status = mixture_init(m, text, n, name, o);
+    if (status != KAC_OK) {
+        kac_mixture_destroy(m);
+        return status;
+    }
+    *out = m;
+    return KAC_OK;
+}
+
+kac_status kac_mixture_load(kac_mixture **out, const char *path, const kac_mixture_options *o) {
+    char *text = NULL;
+    size_t n = 0;
+    *out = NULL;
+    KAC_TRY(kac_file_read(&text, &n, path, MAX_FILE_BYTES));
+    const kac_status status = kac_mixture_parse(out, text, n, path, o);
+    kac_free(text);
+    return status;
+}
+
+void kac_mixture_destroy(kac_mixture *m) {
+    if (m == NULL) return;
+    kac_mixture_model_free(&m->model);
+    kac_kernel_free(&m->kernel);
+    kac_free(m->records);
+    kac_free(m->spare);
+    kac_free(m->predicted);
+    kac_free(m->root);
+    kac_free(m->known);
+    kac_free(m);
+}
+
+kac_process *kac_mixture_process(kac_mixture *m) {
+    return &m->process;
+}
+
+int kac_mixture_dim(const kac_mixture *m) {
+    return m->d;
+}
+
+kac_mixture *kac_mixture_of(const kac_process *p) {
+    return p->start == mixture_start ? p->self : NULL;
+}
+
+const double *kac_mixture_point(const kac_process *p, int slot, kac_stage stage) {
+    const kac_mixture *m = kac_mixture_of(p);
+    KAC_ASSERT(m != NULL && slot >= 0 && slot < m->n_slots);
+    return stage == KAC_STAGE_FINAL ? slot_x(m, slot) : slot_x0(m, slot);
+}
+
+int64_t kac_mixture_evaluations(const kac_mixture *m) {
+    return m->n_evaluations;
+}
