@@ -127,8 +127,8 @@ static void arrange(int *ancestors, const int *counts, int k) {
     }
 }
 
-void kac_resample(kac_scheme scheme, const double *weights, int k, kac_key key, uint32_t group, int *ancestors,
-                  double *scratch, int *counts) {
+void kac_draw_ancestors(kac_scheme scheme, const double *weights, int k, kac_key key, uint32_t group, int *ancestors,
+                        double *scratch, int *counts) {
     memset(counts, 0, (size_t)k * sizeof *counts);
     switch (scheme) {
     case KAC_RESAMPLE_MULTINOMIAL:

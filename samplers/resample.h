@@ -23,7 +23,7 @@ kac_scheme kac_scheme_find(const char *name); /* one of KAC_RESAMPLE_CHOICES */
 
 /* ancestors [k] from normalised weights [k]; uniforms are elements 0, 1, … of `group` under `key`. scratch: k doubles; counts: k ints.
  * Weights of 0 are never chosen. */
-void kac_resample(kac_scheme scheme, const double *weights, int k, kac_key key, uint32_t group, int *ancestors,
-                  double *scratch, int *counts);
+void kac_draw_ancestors(kac_scheme scheme, const double *weights, int k, kac_key key, uint32_t group, int *ancestors,
+                        double *scratch, int *counts);
 
 #endif
