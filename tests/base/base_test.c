@@ -84,7 +84,7 @@ static void test_philox(void) {
     CHECK_NEAR(m2 / N, 1, 5 * sqrt(2.0 / N));
     CHECK_NEAR(m4 / N, 3, 5 * sqrt(96.0 / N));
     /* The bits must be the same everywhere: compilers, optimisation levels, devices. */
-    CHECK(kac_crc32(z, N * sizeof *z, 0) == 0xHASHu);
+    CHECK(kac_crc32(z, N * sizeof *z, 0) == 0xacbcbf18u);
     const double u = kac_rng_uniform(key, 5, 2);
     CHECK(u > 0 && u < 1);
     kac_free(z);
@@ -124,7 +124,7 @@ int main(void) {
     test_digests();
     test_philox();
     test_json();
-    char *command[] = {"a/b/file", "a/b", "a", "fifo"};
+    const char *command[] = {"a/b/file", "a/b", "a", "fifo"};
     for (int i = 0; i < KAC_COUNT_OF(command); i++) {
         char *path = kac_path_join(dir, command[i]);
         remove(path);

@@ -161,8 +161,8 @@ static void test_invalid_utf8(void) {
     for (int i = 0; i < KAC_COUNT_OF(bad); i++) {
         char repaired[64] = "";
         for (const char *s = bad[i]; *s != 0; s++) {
-            const char c[2] = {*s, 0};
-            strncat(repaired, (*s & 0x80) ? "\xEF\xBF\xBD" : c, 8);
+            const size_t n = strlen(repaired);
+            snprintf(repaired + n, sizeof(repaired) - n, (*s & 0x80) ? "\xEF\xBF\xBD" : "%c", *s);
         }
         CHECK_OK(kac_tokenizer_encode(got, 32, NULL, clip, bad[i], strlen(bad[i])));
         CHECK_OK(kac_tokenizer_encode(want, 32, NULL, clip, repaired, strlen(repaired)));

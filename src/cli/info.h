@@ -1,0 +1,18 @@
+/* The kinds of things that `kac info` can describe: each fills a JSON object. */
+#ifndef KAC_CLI_INFO_H
+#define KAC_CLI_INFO_H
+
+#include "cli.h"
+
+/* A diffusers folder: components with their classes, parameters, bytes; scheduler; tokenizer. */
+kac_status kac_info_pipeline(cJSON *d, const char *dir);
+/* One network's folder (config.json and weights). */
+kac_status kac_info_component(cJSON *d, const char *dir);
+/* Tensors, dtypes, metadata. */
+kac_status kac_info_safetensors(cJSON *d, const char *path);
+/* Size and text chunks. */
+kac_status kac_info_png(cJSON *d, const char *path);
+/* State, options, best pictures. */
+kac_status kac_info_run(cJSON *d, const char *dir);
+
+#endif

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# The page in a real browser, offline: no console message, every picture decoded, nothing wider than a phone's window.
+set -euo pipefail
+browser=${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)}
+if [ -z "$browser" ]; then
+    echo "SKIPPED: chromium is not installed (tools/deps.sh --all)"
+    exit 77
+fi
+dir=$(mktemp -d "${TMPDIR:-/tmp}/kac-page-XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+cp -r tests/report/fixture "$dir/run"
+"$KAC_BINARY" report "$dir/run" >"$dir/said"
+page=$dir/run/index.html
+mkdir "$dir/alone"
+cp "$page" "$dir/alone/index.html" # self-contained: without the folder's pictures
+
+# A copy with a probe at its end; the page itself forbids scripts, so the copy drops that line.
+probe='<script>addEventListener("load",()=>{const all=[...document.images];
+const wide=document.documentElement.scrollWidth-document.documentElement.clientWidth;
+document.title="images "+all.length+" shown "+all.filter(i=>i.complete&&i.naturalWidth>0).length+" overflow "+wide;});</script>'
+sed "s/<meta http-equiv=\"Content-Security-Policy\"[^>]*>//" "$page" >"$dir/alone/probe.html"
+grep -q 'Content-Security-Policy' "$page"
+if grep -q 'Content-Security-Policy' "$dir/alone/probe.html"; then echo "the probe could not be prepared"; exit 1; fi
+printf '%s' "$probe" >>"$dir/alone/probe.html"
+
+browse() { # window, file, more flags
+    timeout 120 "$browser" --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --user-data-dir="$dir/profile" --no-first-run \
+        --disable-background-networking --enable-logging=stderr --v=0 --window-size="$1" --dump-dom "file://$2" 2>"$dir/log" >"$dir/dom"
+}
+
+fail=0
+browse 1100,900 "$dir/alone/index.html"
+if grep -F ':CONSOLE' "$dir/log"; then echo "the page wrote to the console"; fail=1; fi
+expect() { # window
+    browse "$1" "$dir/alone/probe.html"
+    title=$(grep -o '<title>images[^<]*' "$dir/dom" | head -1 || true)
+    echo "$1: ${title#<title>}"
+    case $title in "<title>images 56 shown 56 overflow 0") ;; *) echo "wanted 56 pictures, all shown, no overflow"; fail=1 ;; esac
+}
+expect 1100,900
+expect 390,800
+
+# the check must be able to fail: a console message is seen
+printf '<script>console.error("probe")</script>' >>"$dir/alone/probe.html"
+browse 1100,900 "$dir/alone/probe.html"
+grep -qF ':CONSOLE' "$dir/log" || { echo "console messages are not caught"; fail=1; }
+exit $fail
