@@ -106,6 +106,9 @@ PROCESSORS = {
                   "image_std": [0.5] * 3},
     "openai_224": {"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}, **OPENAI},
     "old_32": {"size": 32, "crop_size": 32, **OPENAI},  # plain numbers, as the oldest files have them
+    "pad_40": {"size": {"shortest_edge": 24}, "crop_size": {"height": 40, "width": 31}, **OPENAI},  # crop beyond the picture
+    "bilinear_35x20": {"size": {"height": 35, "width": 20}, "do_center_crop": False, "resample": 2, **OPENAI},
+    "lanczos_30": {"size": {"shortest_edge": 30}, "crop_size": {"height": 30, "width": 30}, "resample": 1, **OPENAI},
 }
 
 
