@@ -78,6 +78,7 @@ double kac_now_ms(void);                 /* monotonic */
 size_t kac_memory_peak_bytes(void);      /* of this process so far */
 size_t kac_memory_available_bytes(void); /* what this machine (and its control group) can still give */
 int kac_cpu_count(void);                 /* usable by this process */
+void kac_cpu_name(char *out, size_t n);    /* "unknown" when the system does not say */
 
 /* ---- CRC-32 (PNG's) and SHA-256 ---- */
 uint32_t kac_crc32(const void *data, size_t n, uint32_t seed); /* seed 0 to start; the result continues */

@@ -55,3 +55,17 @@ int kac_cpu_count(void) {
     if (sched_getaffinity(0, sizeof set, &set) == 0) return KAC_MAX(1, CPU_COUNT(&set));
     return (int)KAC_MAX(1, sysconf(_SC_NPROCESSORS_ONLN));
 }
+
+void kac_cpu_name(char *out, size_t n) {
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    char line[256];
+    snprintf(out, n, "unknown");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        const char *colon = strncmp(line, "model name", 10) == 0 ? strchr(line, ':') : NULL;
+        if (colon == NULL) continue;
+        line[strcspn(line, "\n")] = '\0';
+        snprintf(out, n, "%s", colon + 1 + strspn(colon + 1, " "));
+        break;
+    }
+    if (f != NULL) fclose(f);
+}

@@ -1,0 +1,51 @@
+/* Rewards of pictures: what `generate` steers by and `score` ranks by.
+ *
+ *     kac_image_reward *r;
+ *     KAC_TRY(kac_image_reward_open(&r, c, "clip=weights/shapes-clip:2"));   // NAME[=PATH][:WEIGHT]
+ *     KAC_TRY(kac_image_reward_prepare(r, prompts, n_prompts));              // prompts are encoded once
+ *     KAC_TRY(kac_image_reward_score(r, pictures, n, values));
+ *
+ *     clip=DIR        cosine of a CLIP folder's image and text embeddings
+ *     clip-logit=DIR  the same times the model's logit scale: log-odds between prompts
+ *     jpeg            size in kB of the picture as a JPEG of quality 95 (weight −1: reward compressibility)
+ *     shapes-judge    1 when a picture of coloured shapes is exactly what its prompt says, else a share below 1 (judge.h)
+ */
+#ifndef KAC_IMAGE_REWARD_H
+#define KAC_IMAGE_REWARD_H
+
+#include "tensor/ops.h"
+
+typedef struct kac_picture {
+    const uint8_t *rgb; /* [height, width, 3] */
+    int width, height;
+    int prompt; /* index into the prompts of prepare */
+} kac_picture;
+
+typedef struct kac_image_reward kac_image_reward;
+struct kac_image_reward {
+    char *name;    /* "clip=weights/shapes-clip" */
+    double weight; /* the caller multiplies */
+    void *self;
+    kac_ctx *c;
+    const char *const *prompts; /* of prepare; borrowed */
+    int n_prompts;
+    bool needs_prompt;
+    kac_status (*prepare)(kac_image_reward *r);
+    kac_status (*score)(kac_image_reward *r, const kac_picture *pictures, int n, double *out);
+    void (*close)(kac_image_reward *r);
+};
+
+/* Weights of networks go to c->model. KAC_E_USAGE for an unknown name (with the nearest) or a bad weight. */
+kac_status kac_image_reward_open(kac_image_reward **out, kac_ctx *c, const char *spec);
+void kac_image_reward_close(kac_image_reward *r); /* NULL allowed */
+
+/* Once, before scoring; text embeddings go to c->run. The list must stay valid. */
+kac_status kac_image_reward_prepare(kac_image_reward *r, const char *const *prompts, int n_prompts);
+
+/* out[i]: the unweighted reward. In batches of at most 16 pictures. In a plan run nothing is read and out is 0. */
+kac_status kac_image_reward_score(kac_image_reward *r, const kac_picture *pictures, int n, double *out);
+
+/* "clip, clip-logit, jpeg, shapes-judge", for messages and --help. */
+const char *kac_image_reward_names(void);
+
+#endif

@@ -1,0 +1,373 @@
+#include "run/generate.h"
+#include "run/generate_job.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <utf8proc.h>
+
+/* ---- prompts ---- */
+
+static kac_status check_prompt(const char *text) {
+    const utf8proc_uint8_t *p = (const utf8proc_uint8_t *)text;
+    utf8proc_ssize_t left = (utf8proc_ssize_t)strlen(text);
+    while (left > 0) {
+        utf8proc_int32_t code;
+        const utf8proc_ssize_t used = utf8proc_iterate(p, left, &code);
+        if (used < 1)
+            return KAC_FAIL(KAC_E_USAGE, "the prompt is not valid UTF-8 (byte %zu)",
+                            (size_t)(p - (const utf8proc_uint8_t *)text) + 1);
+        p += used, left -= used;
+    }
+    if (text[strspn(text, " \t\r\n")] == '\0')
+        return KAC_FAIL(KAC_E_USAGE, "the prompt is empty; say what the picture should show");
+    return KAC_OK;
+}
+
+static kac_status add_prompt(kac_job *j, const char *text) {
+    KAC_TRY(check_prompt(text));
+    char **more = kac_realloc(j->prompts, (size_t)(j->n_prompts + 1) * sizeof *more);
+    if (more == NULL) return KAC_E_MEMORY;
+    j->prompts = more;
+    more[j->n_prompts] = kac_strdup(text);
+    return more[j->n_prompts++] == NULL ? KAC_E_MEMORY : KAC_OK;
+}
+
+/* One prompt a line; empty lines and those that start with # are left out. */
+static kac_status add_prompts_of_file(kac_job *j, const char *path) {
+    char *text;
+    size_t n;
+    KAC_TRY(kac_file_read(&text, &n, path, 16 << 20));
+    kac_status s =
+        strlen(text) == n
+            ? KAC_OK
+            : KAC_FAIL(KAC_E_FORMAT, "%s holds a 0 byte; a text file with one prompt a line is wanted", path);
+    char *rest = text;
+    for (char *line = strsep(&rest, "\n"); line != NULL && s == KAC_OK; line = strsep(&rest, "\n")) {
+        line[strcspn(line, "\r")] = '\0';
+        if (line[strspn(line, " \t")] == '\0' || line[0] == '#') continue;
+        s = add_prompt(j, line);
+        if (s != KAC_OK) s = kac_fail_prefix(s, "%s", path);
+    }
+    kac_free(text);
+    return s;
+}
+
+static kac_status read_prompts(kac_job *j) {
+    const kac_options *o = j->options;
+    for (int i = 0; i < j->args->n_words; i++) KAC_TRY(add_prompt(j, j->args->words[i]));
+    for (int i = 0; i < kac_options_count(o, "prompt"); i++)
+        KAC_TRY(add_prompt(j, kac_options_text_at(o, "prompt", i)));
+    if (kac_options_text(o, "prompts-file") != NULL)
+        KAC_TRY(add_prompts_of_file(j, kac_options_text(o, "prompts-file")));
+    if (kac_options_count(o, "negative-prompt") > 0 && kac_options_text(o, "negative-prompt")[0] != '\0')
+        KAC_TRY(check_prompt(kac_options_text(o, "negative-prompt")));
+    return KAC_OK;
+}
+
+/* ---- model, rewards, method ---- */
+
+/* Without --reward the shipped judge steers the shipped model. */
+static kac_status read_rewards(kac_job *j) {
+    const int n = kac_options_count(j->options, "reward");
+    j->rewards = kac_alloc((size_t)(n + 1) * sizeof *j->rewards);
+    if (j->rewards == NULL) return KAC_E_MEMORY;
+    for (int i = 0; i < n; i++) j->rewards[j->n_rewards++] = kac_options_text_at(j->options, "reward", i);
+    if (n > 0 || j->model != j->default_model || strcmp(j->method->name, "none") == 0) return KAC_OK;
+    j->default_reward = kac_format("clip-logit=%s/shapes-clip", j->args->weights_dir);
+    if (j->default_reward == NULL) return KAC_E_MEMORY;
+    j->rewards[j->n_rewards++] = j->default_reward;
+    return KAC_OK;
+}
+
+static kac_status read_options(kac_job *j) {
+    const kac_options *o = j->options;
+    j->method = kac_method_find(kac_options_text(o, "steer"));
+    if (j->method == NULL) return KAC_FAIL(KAC_E_USAGE, "there is no method \"%s\"", kac_options_text(o, "steer"));
+    j->model = kac_options_text(o, "model");
+    if (j->model == NULL) {
+        j->default_model = kac_path_join(j->args->weights_dir, "shapes-64");
+        if (j->default_model == NULL) return KAC_E_MEMORY;
+        j->model = j->default_model;
+    }
+    j->seed = (uint64_t)kac_options_int(o, "seed");
+    j->resume = kac_options_bool(o, "resume");
+    if (j->resume && kac_options_text(o, "output") == NULL)
+        return KAC_FAIL(KAC_E_USAGE, "--resume needs --output: the folder of the run");
+    KAC_TRY(read_prompts(j));
+    return read_rewards(j);
+}
+
+/* ---- the folder ---- */
+
+void kac_job_say(const kac_job *j, const char *format, ...) {
+    if (j->args->hooks.say == NULL) return;
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    j->args->hooks.say(j->args->hooks.self, line);
+}
+
+void kac_job_phase(const kac_job *j, const char *name) {
+    if (j->args->hooks.phase != NULL) j->args->hooks.phase(j->args->hooks.self, name);
+}
+
+/* runs/20260131-120000-a-red-circle, made unique by a number. */
+static char *default_folder(const kac_job *j) {
+    char when[32], slug[33] = "";
+    const time_t now = time(NULL);
+    struct tm local;
+    strftime(when, sizeof when, "%Y%m%d-%H%M%S", localtime_r(&now, &local));
+    size_t n = 0;
+    for (const char *p = j->n_prompts > 0 ? j->prompts[0] : kac_path_base(j->model); *p != '\0' && n < sizeof slug - 1;
+         p++) {
+        const bool plain = (*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9'), upper = *p >= 'A' && *p <= 'Z';
+        if (plain || upper)
+            slug[n++] = (char)(upper ? *p - 'A' + 'a' : *p);
+        else if (n > 0 && slug[n - 1] != '-')
+            slug[n++] = '-';
+    }
+    while (n > 0 && slug[n - 1] == '-') n--;
+    slug[n] = '\0';
+    for (int i = 1; i < 1000; i++) {
+        char *path = i == 1 ? kac_format("runs/%s-%s", when, slug) : kac_format("runs/%s-%s-%d", when, slug, i);
+        if (path == NULL || !kac_dir_exists(path)) return path;
+        kac_free(path);
+    }
+    (void)KAC_FAIL(KAC_E_IO, "no free name for a run folder in runs/; give --output");
+    return NULL;
+}
+
+/* Every option that has a value, as text; a repeatable one as a list. */
+static cJSON *options_json(const kac_options *o, cJSON *given) {
+    cJSON *all = cJSON_CreateObject();
+    const kac_option_spec *spec;
+    for (int i = 0; (spec = kac_options_spec(o, i)) != NULL; i++) {
+        if (kac_options_given(o, spec->name)) cJSON_AddItemToArray(given, cJSON_CreateString(spec->name));
+        if (spec->repeatable) {
+            const int n = kac_options_count(o, spec->name);
+            cJSON *list = n == 0 ? NULL : cJSON_AddArrayToObject(all, spec->name);
+            for (int k = 0; k < n; k++)
+                cJSON_AddItemToArray(list, cJSON_CreateString(kac_options_text_at(o, spec->name, k)));
+        } else if (kac_options_as_text(o, spec->name)[0] != '\0') {
+            cJSON_AddStringToObject(all, spec->name, kac_options_as_text(o, spec->name));
+        }
+    }
+    return all;
+}
+
+/* Options that may differ between the two halves of a resumed run without changing a picture. */
+static bool is_free_option(const char *name) {
+    static const char *const names[] = {"output", "resume",   "threads", "batch-size", "memory-limit",
+                                        "plan",   "previews", "json",    "config",     "help"};
+    for (int i = 0; i < KAC_COUNT_OF(names); i++)
+        if (strcmp(name, names[i]) == 0) return true;
+    return false;
+}
+
+static kac_status check_same_options(const kac_job *j, const cJSON *now) {
+    const cJSON *then = cJSON_GetObjectItemCaseSensitive(j->folder.run, "options");
+    for (const cJSON *a = now->child; a != NULL; a = a->next) {
+        if (is_free_option(a->string)) continue;
+        const cJSON *b = cJSON_GetObjectItemCaseSensitive(then, a->string);
+        if (!cJSON_Compare(a, b, true))
+            return KAC_FAIL(KAC_E_USAGE, "--resume: the run in %s was started with another --%s", j->folder.path,
+                            a->string);
+    }
+    const cJSON *groups = cJSON_GetObjectItemCaseSensitive(j->folder.run, "groups");
+    for (int i = 0; i < j->n_prompts; i++) {
+        const char *text =
+            cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(cJSON_GetArrayItem(groups, i), "prompt"));
+        if (text == NULL || strcmp(text, j->prompts[i]) != 0)
+            return KAC_FAIL(KAC_E_USAGE, "--resume: the run in %s was started with other prompts", j->folder.path);
+    }
+    return KAC_OK;
+}
+
+static void add_groups(const kac_job *j, cJSON *facts) {
+    cJSON *groups = cJSON_AddArrayToObject(facts, "groups");
+    const char *negative = kac_options_text(j->options, "negative-prompt");
+    for (int i = 0; i < KAC_MAX(1, j->n_prompts); i++) {
+        cJSON *g = cJSON_CreateObject();
+        cJSON_AddStringToObject(g, "prompt", i < j->n_prompts ? j->prompts[i] : "");
+        cJSON_AddStringToObject(g, "negative_prompt", negative == NULL ? "" : negative);
+        cJSON_AddItemToArray(groups, g);
+    }
+}
+
+static kac_status move_facts(kac_job *j, cJSON *facts) {
+    while (facts != NULL && facts->child != NULL) {
+        cJSON *item = cJSON_DetachItemViaPointer(facts, facts->child);
+        char *key = kac_strdup(item->string);
+        const kac_status s = key == NULL ? KAC_E_MEMORY : kac_run_folder_set(&j->folder, key, item);
+        kac_free(key);
+        if (s != KAC_OK) {
+            cJSON_Delete(facts);
+            return s;
+        }
+    }
+    cJSON_Delete(facts);
+    return KAC_OK;
+}
+
+static void add_asked(kac_job *j, cJSON *facts, cJSON *options, cJSON *given) {
+    char when[32];
+    const time_t now = time(NULL);
+    struct tm utc;
+    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    cJSON_AddStringToObject(facts, "version", KAC_VERSION);
+    cJSON_AddStringToObject(facts, "started", when);
+    cJSON *command = cJSON_AddArrayToObject(facts, "command");
+    for (int i = 0; i < j->args->n_command; i++) cJSON_AddItemToArray(command, cJSON_CreateString(j->args->command[i]));
+    cJSON_AddItemToObject(facts, "options", options);
+    cJSON_AddItemToObject(facts, "given", given);
+    cJSON_AddNumberToObject(facts, "seed", (double)j->seed);
+    cJSON_AddNumberToObject(facts, "n_particles", (double)kac_options_int(j->options, "particles"));
+    cJSON_AddStringToObject(facts, "steer", j->method->name);
+    add_groups(j, facts);
+}
+
+kac_status kac_job_folder_open(kac_job *j, cJSON *facts) {
+    const char *asked = kac_options_text(j->options, "output");
+    char *path = asked != NULL ? kac_strdup(asked) : default_folder(j);
+    cJSON *given = cJSON_CreateArray(), *options = options_json(j->options, given);
+    kac_status s = path == NULL ? KAC_E_MEMORY : options == NULL ? KAC_FAIL(KAC_E_MEMORY, "out of memory") : KAC_OK;
+    if (s == KAC_OK) s = j->resume ? kac_run_folder_resume(&j->folder, path) : kac_run_folder_create(&j->folder, path);
+    if (s == KAC_OK && j->resume) s = check_same_options(j, options);
+    if (s != KAC_OK) {
+        cJSON_Delete(given), cJSON_Delete(options), cJSON_Delete(facts);
+        kac_free(path);
+        return s;
+    }
+    j->result->folder = path;
+    j->folder.start_ms = j->start_ms;
+    add_asked(j, facts, options, given);
+    KAC_TRY(move_facts(j, facts));
+    return kac_run_folder_write(&j->folder, "running", NULL);
+}
+
+/* ---- the method ---- */
+
+static kac_status on_step(kac_events *e, const kac_step_event *event) {
+    kac_job *j = e->self;
+    for (int i = 0; event->scored && event->rewards != NULL && i < event->n_particles; i++)
+        if (!(event->rewards[i] <= j->best_reward)) j->best_reward = event->rewards[i];
+    KAC_TRY(kac_run_folder_step(&j->folder, event, j->counts(j->counts_self)));
+    if (j->args->hooks.step != NULL) j->args->hooks.step(j->args->hooks.self, event, j->best_reward);
+    return KAC_OK;
+}
+
+static bool on_cancelled(kac_events *e) {
+    const kac_job *j = e->self;
+    return j->args->hooks.cancelled != NULL && j->args->hooks.cancelled(j->args->hooks.self);
+}
+
+/* The method's blobs and, behind them, the process's state. */
+enum { MAX_BLOBS = 32 };
+
+static kac_status with_process(kac_job *j, kac_blob all[MAX_BLOBS], const kac_blob *blobs, int n) {
+    KAC_ASSERT(n < MAX_BLOBS);
+    memcpy(all, blobs, (size_t)n * sizeof *blobs);
+    all[n] = (kac_blob){.name = "process", .n_bytes = (size_t)j->process->state_bytes(j->process)};
+    all[n].data = kac_alloc(all[n].n_bytes);
+    return all[n].data == NULL ? KAC_E_MEMORY : KAC_OK;
+}
+
+static kac_status on_checkpoint(kac_events *e, int i_step, const kac_blob *blobs, int n) {
+    kac_job *j = e->self;
+    kac_blob all[MAX_BLOBS];
+    KAC_TRY(with_process(j, all, blobs, n));
+    kac_status s = j->process->state_save(j->process, all[n].data);
+    if (s == KAC_OK) s = kac_run_folder_checkpoint(&j->folder, i_step, all, n + 1, on_cancelled(e));
+    kac_free(all[n].data);
+    return s;
+}
+
+static kac_status on_restore(kac_events *e, int *i_step, const kac_blob *blobs, int n) {
+    kac_job *j = e->self;
+    *i_step = 0;
+    if (j->resume) {
+        kac_blob all[MAX_BLOBS];
+        KAC_TRY(with_process(j, all, blobs, n));
+        kac_status s = kac_run_folder_restore(&j->folder, i_step, all, n + 1);
+        if (s == KAC_OK && *i_step > 0) s = j->process->state_load(j->process, all[n].data);
+        kac_free(all[n].data);
+        KAC_TRY(s);
+        kac_job_say(j, *i_step > 0 ? "going on at step %d" : "no checkpoint yet: starting anew (step %d)", *i_step);
+    }
+    cJSON *line = cJSON_CreateObject();
+    cJSON_AddNumberToObject(line, "i_step", *i_step);
+    return kac_run_folder_event(&j->folder, "start", line);
+}
+
+kac_status kac_job_steer(kac_job *j, kac_particles *out, kac_process *p, kac_reward *r) {
+    if (r == NULL && strcmp(j->method->name, "none") != 0)
+        return KAC_FAIL(KAC_E_USAGE, "--steer %s needs a --reward (or --steer none)", j->method->name);
+    j->process = p;
+    kac_job_phase(j, "steps");
+    kac_events events = {.self = j,
+                         .on_step = on_step,
+                         .on_checkpoint = on_checkpoint,
+                         .on_restore = on_restore,
+                         .cancelled = on_cancelled};
+    return j->method->run(out, p, r, &events, j->options, j->seed);
+}
+
+void kac_job_weights(double *weights, const kac_particles *p) {
+    for (int g = 0; g < p->n_groups; g++) {
+        const double *lw = p->log_weights + g * p->n_per_group;
+        double top = -INFINITY, sum = 0;
+        for (int i = 0; i < p->n_per_group; i++) top = fmax(top, lw[i]);
+        for (int i = 0; i < p->n_per_group; i++) sum += exp(lw[i] - top);
+        for (int i = 0; i < p->n_per_group; i++) weights[g * p->n_per_group + i] = exp(lw[i] - top) / sum;
+    }
+}
+
+kac_status kac_job_finish(kac_job *j, kac_status status, cJSON *facts) {
+    char error[1024];
+    snprintf(error, sizeof error, "%s", kac_error()); /* what failed first is what counts */
+    const char *state = status == KAC_OK ? "finished" : status == KAC_E_CANCELLED ? "interrupted" : "failed";
+    kac_status s = move_facts(j, facts);
+    if (s == KAC_OK)
+        s = kac_run_folder_write(&j->folder, state, status == KAC_OK || status == KAC_E_CANCELLED ? NULL : error);
+    cJSON *line = cJSON_CreateObject();
+    cJSON_AddStringToObject(line, "state", state);
+    const kac_status s2 = kac_run_folder_event(&j->folder, "end", line);
+    if (status == KAC_OK && s == KAC_OK) kac_run_folder_checkpoint_remove(&j->folder);
+    char *text = cJSON_Print(j->folder.run);
+    j->result->json = text == NULL ? NULL : kac_strdup(text);
+    cJSON_free(text);
+    if (status != KAC_OK) return KAC_FAIL(status, "%s", error);
+    return s != KAC_OK ? s : s2;
+}
+
+/* ---- entry ---- */
+
+static bool is_mixture(const char *model) {
+    const size_t n = strlen(model);
+    return n > 5 && strcmp(model + n - 5, ".json") == 0 && !kac_dir_exists(model);
+}
+
+kac_status kac_generate(kac_generate_result *result, const kac_generate_args *args) {
+    *result = (kac_generate_result){.best_reward = NAN};
+    kac_job j = {.args = args,
+                 .result = result,
+                 .options = args->options,
+                 .start_ms = kac_now_ms(),
+                 .best_reward = NAN,
+                 .folder = {.events_fd = -1}};
+    kac_status s = read_options(&j);
+    if (s == KAC_OK) s = is_mixture(j.model) ? kac_generate_mixture(&j) : kac_generate_latent(&j);
+    result->best_reward = j.best_reward;
+    kac_run_folder_close(&j.folder);
+    for (int i = 0; i < j.n_prompts; i++) kac_free(j.prompts[i]);
+    kac_free(j.prompts), kac_free(j.rewards), kac_free(j.default_model), kac_free(j.default_reward);
+    return s;
+}
+
+void kac_generate_result_free(kac_generate_result *r) {
+    kac_free(r->folder), kac_free(r->best), kac_free(r->json);
+    *r = (kac_generate_result){0};
+}

@@ -1,0 +1,49 @@
+/* What the two kinds of runs (latent diffusion, exact mixture) share: options read, the folder, the method, the record. */
+#ifndef KAC_GENERATE_JOB_H
+#define KAC_GENERATE_JOB_H
+
+#include "run/generate.h"
+#include "run/run_folder.h"
+#include <kac/steer.h>
+
+typedef struct kac_job {
+    const kac_generate_args *args;
+    kac_generate_result *result;
+    const kac_options *options;
+    const kac_method *method;
+    const char *model; /* folder or .json file */
+    char **prompts;    /* owned */
+    int n_prompts;
+    const char **rewards; /* NAME[=PATH][:WEIGHT]; the texts are the options' or default_reward */
+    int n_rewards;
+    char *default_model, *default_reward;
+    uint64_t seed;
+    bool resume;
+    kac_run_folder folder; /* open from kac_job_folder_open on */
+    double start_ms, best_reward;
+    cJSON *(*counts)(void *self); /* of the process, for events; set with `counts_self` by the kind of run */
+    void *counts_self;
+    kac_process *process;
+} kac_job;
+
+void kac_job_say(const kac_job *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void kac_job_phase(const kac_job *j, const char *name);
+
+/* Makes or resumes the folder and writes run.json with what was asked. */
+kac_status kac_job_folder_open(kac_job *j, cJSON *facts);
+
+/* Runs the method with the folder and the hooks as sinks. */
+kac_status kac_job_steer(kac_job *j, kac_particles *out, kac_process *p, kac_reward *r);
+
+/* Ends the record: run.json with the results in `facts` (members are moved into it), the state by `status`. Returns `status`, or the first failure
+ * of writing. */
+kac_status kac_job_finish(kac_job *j, kac_status status, cJSON *facts);
+
+/* run.json's "log_z" and the normalised weight of every slot (exp of log-weight − LSE of its group); weights [n_slots]. */
+void kac_job_weights(double *weights, const kac_particles *p);
+
+/* The two kinds. */
+kac_status kac_generate_latent(kac_job *j);
+kac_status kac_generate_mixture(kac_job *j);
+
+#endif

@@ -1,0 +1,199 @@
+/* A run over a pipeline: plan, open, steer, write. */
+#include "run/backend.h"
+#include "run/generate_output.h"
+#include <stdio.h>
+#include <string.h>
+
+static cJSON *latent_counts(void *self) {
+    const kac_latent_run *r = self;
+    const kac_latent_counts *k = kac_latent_counts_of(r->latent);
+    cJSON *counts = cJSON_CreateObject();
+    cJSON_AddNumberToObject(counts, "denoiser", (double)k->denoiser);
+    cJSON_AddNumberToObject(counts, "denoiser_calls", (double)k->denoiser_calls);
+    cJSON_AddNumberToObject(counts, "decoder", (double)k->decoder);
+    cJSON_AddNumberToObject(counts, "reward", r->reward == NULL ? 0 : (double)kac_latent_reward_count(r->reward));
+    return counts;
+}
+
+/* ---- facts of the model and the machine ---- */
+
+static const char *const component_files[] = {"unet/diffusion_pytorch_model.safetensors",
+                                              "vae/diffusion_pytorch_model.safetensors",
+                                              "text_encoder/model.safetensors", "scheduler/scheduler_config.json"};
+
+/* Names and sizes; checksums too as long as that costs no time worth speaking of. */
+static cJSON *model_facts(const kac_job *j, bool checksums) {
+    const size_t quick_bytes = 64 << 20;
+    cJSON *model = cJSON_CreateObject();
+    cJSON_AddStringToObject(model, "path", j->model);
+    cJSON *files = cJSON_AddArrayToObject(model, "files");
+    for (int i = 0; i < KAC_COUNT_OF(component_files); i++) {
+        char *path = kac_path_join(j->model, component_files[i]), hex[65];
+        kac_map m;
+        if (path != NULL && kac_file_exists(path) && kac_map_open(&m, path) == KAC_OK) {
+            cJSON *f = cJSON_CreateObject();
+            cJSON_AddStringToObject(f, "path", component_files[i]);
+            cJSON_AddNumberToObject(f, "bytes", (double)m.n);
+            if (checksums && m.n <= quick_bytes) {
+                kac_sha256(hex, m.data, m.n);
+                cJSON_AddStringToObject(f, "sha256", hex);
+            }
+            cJSON_AddItemToArray(files, f);
+            kac_map_close(&m);
+        }
+        kac_free(path);
+    }
+    return model;
+}
+
+static cJSON *machine_facts(const kac_latent_run *r) {
+    cJSON *machine = cJSON_CreateObject();
+    char cpu[128];
+    kac_cpu_name(cpu, sizeof cpu);
+    cJSON_AddStringToObject(machine, "backend", r->ctx.ops->name);
+    cJSON_AddStringToObject(machine, "dtype", kac_dtype_name(r->ctx.dtype));
+    cJSON_AddNumberToObject(machine, "threads", r->ctx.n_threads);
+    cJSON_AddStringToObject(machine, "cpu", cpu);
+    return machine;
+}
+
+static cJSON *run_facts(const kac_job *j, const kac_latent_run *r, const kac_latent_plan *plan) {
+    cJSON *facts = cJSON_CreateObject();
+    cJSON_AddItemToObject(facts, "model", model_facts(j, false));
+    cJSON_AddItemToObject(facts, "machine", machine_facts(r));
+    cJSON_AddNumberToObject(facts, "n_steps", r->solver.n_steps);
+    cJSON_AddNumberToObject(facts, "width", (double)r->o.width);
+    cJSON_AddNumberToObject(facts, "height", (double)r->o.height);
+    cJSON_AddStringToObject(facts, "sampler", kac_solver_name(r->solver.kind));
+    cJSON_AddNumberToObject(facts, "plan_bytes", (double)plan->total_bytes);
+    cJSON *rewards = cJSON_AddArrayToObject(facts, "rewards");
+    for (int i = 0; i < r->n_rewards; i++) {
+        cJSON *reward = cJSON_CreateObject();
+        cJSON_AddStringToObject(reward, "name", r->rewards[i]->name);
+        cJSON_AddNumberToObject(reward, "weight", r->rewards[i]->weight);
+        cJSON_AddItemToArray(rewards, reward);
+    }
+    return facts;
+}
+
+static void add_end_facts(cJSON *facts, kac_job *j, kac_latent_run *r, double load_ms, double write_ms) {
+    const kac_latent_counts *k = kac_latent_counts_of(r->latent);
+    cJSON_AddItemToObject(facts, "model", model_facts(j, true));
+    cJSON_AddItemToObject(facts, "counts", latent_counts(r));
+    cJSON *seconds = cJSON_AddObjectToObject(facts, "seconds");
+    cJSON_AddNumberToObject(seconds, "load", load_ms / 1000);
+    cJSON_AddNumberToObject(seconds, "text", k->text_ms / 1000);
+    cJSON_AddNumberToObject(seconds, "denoiser", k->denoiser_ms / 1000);
+    cJSON_AddNumberToObject(seconds, "decoder", k->decoder_ms / 1000);
+    cJSON_AddNumberToObject(seconds, "reward", r->reward == NULL ? 0 : kac_latent_reward_ms(r->reward) / 1000);
+    cJSON_AddNumberToObject(seconds, "write", write_ms / 1000);
+    cJSON_AddNumberToObject(seconds, "total", (kac_now_ms() - j->start_ms) / 1000);
+    cJSON_AddNumberToObject(facts, "peak_bytes", (double)kac_memory_peak_bytes());
+    cJSON_AddNumberToObject(facts, "flops", r->ctx.counts.flops);
+}
+
+/* ---- plan ---- */
+
+static size_t available_bytes(const kac_options *o) {
+    const size_t free_bytes = kac_memory_available_bytes();
+    if (!kac_options_given(o, "memory-limit")) return free_bytes;
+    return KAC_MIN(free_bytes, (size_t)(kac_options_real(o, "memory-limit") * (double)(1 << 30)));
+}
+
+static kac_status print_plan(kac_job *j, const kac_latent_plan *p) {
+    cJSON *plan = cJSON_CreateObject(), *bytes = cJSON_AddObjectToObject(plan, "bytes"),
+          *flops = cJSON_AddObjectToObject(plan, "flops");
+    const double batches = (double)((p->n_slots + p->batch - 1) / p->batch);
+    cJSON_AddNumberToObject(bytes, "model", (double)p->sizes.model);
+    cJSON_AddNumberToObject(bytes, "run", (double)p->sizes.run);
+    cJSON_AddNumberToObject(bytes, "scratch", (double)p->sizes.scratch);
+    cJSON_AddNumberToObject(bytes, "total", (double)p->total_bytes);
+    cJSON_AddNumberToObject(flops, "denoiser_call", p->denoise_flops);
+    cJSON_AddNumberToObject(flops, "decoder_batch", p->decode_flops);
+    cJSON_AddNumberToObject(flops, "reward_batch", p->reward_flops);
+    cJSON_AddNumberToObject(flops, "denoiser_total", p->denoise_flops * batches * p->n_steps);
+    cJSON_AddNumberToObject(plan, "batch", p->batch);
+    cJSON_AddNumberToObject(plan, "particles", p->n_slots);
+    cJSON_AddNumberToObject(plan, "steps", p->n_steps);
+    cJSON_AddNumberToObject(plan, "bytes_moved_per_call", p->step_bytes);
+    char *text = cJSON_Print(plan);
+    j->result->json = text == NULL ? NULL : kac_strdup(text);
+    cJSON_free(text);
+    cJSON_Delete(plan);
+    return j->result->json == NULL ? KAC_E_MEMORY : KAC_OK;
+}
+
+/* ---- run ---- */
+
+static kac_status steer_and_write(kac_job *j, kac_latent_run *r, cJSON *end, double *write_ms) {
+    kac_particles particles = {0};
+    kac_preview_reward preview;
+    kac_reward *reward = r->reward == NULL ? NULL : kac_latent_reward_of(r->reward);
+    if (reward != NULL && kac_options_bool(j->options, "previews")) {
+        char *folder = kac_run_folder_file(&j->folder, "previews");
+        const kac_status s = folder == NULL ? KAC_E_MEMORY : kac_dir_make(folder);
+        kac_free(folder);
+        KAC_TRY(s);
+        kac_preview_reward_init(&preview, reward, j, r);
+        reward = &preview.outer;
+    }
+    kac_status s = kac_job_steer(j, &particles, kac_latent_process(r->latent), reward);
+    const double start_ms = kac_now_ms();
+    kac_job_phase(j, "writing");
+    if (s == KAC_OK) s = kac_generate_write_images(j, r, &particles, end);
+    *write_ms = kac_now_ms() - start_ms;
+    kac_particles_free(&particles);
+    return s;
+}
+
+static kac_status run_latent(kac_job *j, kac_latent_run *r, const kac_latent_plan *plan, double load_ms) {
+    if (kac_latent_n_truncated(r->latent) > 0)
+        kac_job_say(j, "%d of the texts are longer than the text encoder's context; the rest of them is not seen",
+                    kac_latent_n_truncated(r->latent));
+    if (r->pipeline.schedule.class_kind == KAC_CLASS_OTHER && !kac_options_given(j->options, "sampling-method"))
+        kac_job_say(j, "the model's own solver %s is replaced by %s on the same noise schedule",
+                    r->pipeline.schedule.class_name, kac_solver_name(r->solver.kind));
+    if (!r->solver.stochastic && strcmp(j->method->name, "fk") == 0)
+        kac_job_say(j,
+                    "%s draws no noise at these settings: copies of a particle stay equal; ddim with --eta 1, ddpm, "
+                    "euler-ancestral and "
+                    "dpm++2m-sde draw some",
+                    kac_solver_name(r->solver.kind));
+    KAC_TRY(kac_job_folder_open(j, run_facts(j, r, plan)));
+    j->counts = latent_counts, j->counts_self = r;
+    cJSON *end = cJSON_CreateObject();
+    double write_ms = 0;
+    const kac_status s = steer_and_write(j, r, end, &write_ms);
+    add_end_facts(end, j, r, load_ms, write_ms);
+    return kac_job_finish(j, s, end);
+}
+
+kac_status kac_generate_latent(kac_job *j) {
+    if (j->n_prompts == 0 && j->default_model != NULL)
+        return KAC_FAIL(KAC_E_USAGE, "say what to make: kac generate \"a red circle\"");
+    const char *nothing = "";
+    kac_latent_setup setup = {.options = j->options,
+                              .model_dir = j->model,
+                              .prompts = (const char *const *)j->prompts,
+                              .n_prompts = j->n_prompts,
+                              .rewards = j->rewards,
+                              .n_rewards = j->n_rewards};
+    if (j->n_prompts == 0) setup.prompts = &nothing, setup.n_prompts = 1;
+    const struct kac_ops *ops;
+    KAC_TRY(kac_backend_find(&ops, kac_options_text(j->options, "backend")));
+    kac_job_phase(j, "loading");
+    kac_latent_plan plan;
+    KAC_TRY(kac_latent_plan_run(&plan, &setup,
+                                kac_options_bool(j->options, "plan") ? SIZE_MAX : available_bytes(j->options)));
+    if (kac_options_bool(j->options, "plan")) return print_plan(j, &plan);
+    kac_latent_run r;
+    KAC_TRY(kac_latent_run_open(&r, &setup, ops, &plan.sizes, plan.batch));
+    kac_status s = KAC_OK;
+    if (j->n_prompts == 0 && r.pipeline.text != NULL)
+        s = KAC_FAIL(KAC_E_USAGE, "this model wants a prompt: kac generate --model %s \"…\"", j->model);
+    if (j->n_prompts > 0 && r.pipeline.text == NULL)
+        s = KAC_FAIL(KAC_E_USAGE, "this model is unconditional: it takes no prompt");
+    if (s == KAC_OK) s = run_latent(j, &r, &plan, kac_now_ms() - j->start_ms);
+    kac_latent_run_close(&r);
+    return s;
+}

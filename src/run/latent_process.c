@@ -1,0 +1,488 @@
+#include "run/latent_process.h"
+#include <math.h>
+#include <string.h>
+
+struct kac_latent {
+    kac_process process;
+    kac_ctx *c;
+    const kac_pipeline *pipeline;
+    const kac_solver *solver;
+    kac_latent_options o;
+    int n_slots;
+    int64_t h, w, channels;
+    kac_unet_cond *cond;
+    int *cond_row, *uncond_row; /* [n_groups] */
+    int n_truncated;
+    kac_tensor x, out, x0, prev; /* [n_slots, h, w, channels] f32; prev only with history */
+    uint64_t *id;                /* [n_slots] which state a slot holds */
+    uint64_t *predicted;         /* [n_slots] id whose out and x0 the slot has; 0: none */
+    uint64_t *picture_id;        /* [n_slots] id of the decoded picture; 0: none */
+    uint8_t *picture_stage;      /* [n_slots] kac_stage of the picture */
+    uint8_t *pictures;           /* [n_slots, height, width, 3] */
+    uint64_t next_id;
+    int i_step;        /* of the last predict */
+    int *list, *list2; /* [n_slots] work lists */
+    double *timesteps; /* [2 · batch] of a network call */
+    int *text_row;     /* [2 · batch] */
+    kac_latent_counts counts;
+};
+
+static kac_latent *self_of(kac_process *p) {
+    return p->self;
+}
+
+static bool is_plan(const kac_latent *l) {
+    return l->c->model.counting;
+}
+
+static int64_t state_count(const kac_latent *l) {
+    return l->h * l->w * l->channels;
+}
+
+static kac_tensor row_of(kac_tensor t, int slot) {
+    return kac_tensor_slice(t, 0, slot, 1);
+}
+
+static size_t picture_bytes(const kac_latent *l) {
+    return (size_t)(l->o.width * l->o.height * 3);
+}
+
+/* ---- start ---- */
+
+static kac_status latent_start(kac_process *p, const int *slots, int n) {
+    kac_latent *l = self_of(p);
+    const kac_key key = {.seed = l->o.seed, .purpose = KAC_PURPOSE_INIT, .step = 0};
+    for (int i = 0; i < n; i++) {
+        const int particle = l->o.first_particle + slots[i] % l->o.n_per_group;
+        kac_tensor x = row_of(l->x, slots[i]);
+        KAC_TRY(kac_randn(l->c, &x, key, &particle));
+        KAC_TRY(kac_lincomb(l->c, &x, 1, &x, &l->solver->init_noise_sigma, 1));
+        l->id[slots[i]] = ++l->next_id;
+    }
+    return KAC_OK;
+}
+
+/* ---- predict ---- */
+
+/* The guided output of `n` states: u + s (c − u), then rescaled to the standard deviation of c in the share guidance_rescale (Lin et
+ * al. 2024, eq. 15 and 16). both: [2n, …], unconditional first. */
+static kac_status guide(kac_latent *l, kac_tensor *guided, kac_tensor both, int n) {
+    const kac_tensor u = kac_tensor_slice(both, 0, 0, n), c = kac_tensor_slice(both, 0, n, n);
+    const double s = l->o.cfg_scale;
+    KAC_TRY(kac_lincomb(l->c, guided, 2, (kac_tensor[]){u, c}, (double[]){1 - s, s}, 1));
+    const double share = l->o.guidance_rescale;
+    if (share == 0 || is_plan(l)) return KAC_OK;
+    kac_tensor stats_c = {0}, stats_g = {0};
+    KAC_TRY(kac_row_stats(l->c, &stats_c, c));
+    KAC_TRY(kac_row_stats(l->c, &stats_g, *guided));
+    double *coef = kac_arena_take(&l->c->scratch, (size_t)n * sizeof *coef);
+    if (coef == NULL) return KAC_E_MEMORY;
+    for (int i = 0; i < n; i++)
+        coef[i] =
+            share * ((const float *)stats_c.data)[2 * i + 1] / ((const float *)stats_g.data)[2 * i + 1] + 1 - share;
+    return kac_lincomb(l->c, guided, 1, guided, coef, n);
+}
+
+static kac_status call_network(kac_latent *l, kac_tensor *guided, int i_step, const int *slots, int n) {
+    const kac_solver_row *row = &l->solver->rows[i_step];
+    const bool doubled = l->o.cfg_scale != 1 && l->cond != NULL;
+    const int n_rows = doubled ? 2 * n : n;
+    kac_tensor in = {0}, raw = {0};
+    KAC_TRY(kac_take_make(&in, &l->c->scratch, KAC_F32, n_rows, l->h, l->w, l->channels));
+    for (int i = 0; i < n_rows; i++) {
+        const int slot = slots[i % n], group = slot / l->o.n_per_group;
+        kac_tensor to = row_of(in, i);
+        const kac_tensor from = row_of(l->x, slot);
+        KAC_TRY(kac_lincomb(l->c, &to, 1, &from, &row->c_in, 1));
+        l->timesteps[i] = row->timestep;
+        l->text_row[i] = doubled && i < n ? l->uncond_row[group] : l->cond_row[group];
+    }
+    KAC_TRY(kac_unet_forward(&raw, l->pipeline->unet, l->c, in, l->timesteps, l->cond,
+                             l->cond == NULL ? NULL : l->text_row));
+    l->counts.denoiser += n_rows;
+    l->counts.denoiser_calls++;
+    if (doubled) return guide(l, guided, raw, n);
+    *guided = raw;
+    return KAC_OK;
+}
+
+static kac_status predict_batch(kac_latent *l, int i_step, const int *slots, int n) {
+    const kac_solver_row *row = &l->solver->rows[i_step];
+    kac_tensor guided = {0}, clip_scratch = {0};
+    KAC_TRY(call_network(l, &guided, i_step, slots, n));
+    if (l->solver->threshold > 0) KAC_TRY(kac_take_make(&clip_scratch, &l->c->scratch, KAC_F32, state_count(l)));
+    for (int i = 0; i < n; i++) {
+        const kac_tensor x = row_of(l->x, slots[i]), g = row_of(guided, i);
+        kac_tensor out = row_of(l->out, slots[i]), x0 = row_of(l->x0, slots[i]);
+        KAC_TRY(kac_lincomb(l->c, &out, 1, &g, (double[]){1}, 1));
+        KAC_TRY(kac_lincomb(l->c, &x0, 2, (kac_tensor[]){x, g}, (double[]){row->x0_x, row->x0_out}, 1));
+        if ((l->solver->clip > 0 || l->solver->threshold > 0) && !is_plan(l))
+            kac_solver_clip(l->solver, x0.data, state_count(l), clip_scratch.data);
+        l->predicted[slots[i]] = l->id[slots[i]];
+    }
+    return KAC_OK;
+}
+
+/* The slot of `list` that holds state `id`; −1: none. Lists are short next to a network call. */
+static int find_state(const kac_latent *l, const int *list, int n, uint64_t id) {
+    for (int i = 0; i < n; i++)
+        if (l->id[list[i]] == id) return list[i];
+    return -1;
+}
+
+static kac_status copy_row(kac_latent *l, kac_tensor t, int from, int to) {
+    kac_tensor target = row_of(t, to);
+    return kac_copy(l->c, &target, row_of(t, from));
+}
+
+static kac_status latent_predict(kac_process *p, int i_step, const int *slots, int n) {
+    kac_latent *l = self_of(p);
+    const double start_ms = kac_now_ms();
+    int n_new = 0;
+    l->i_step = i_step;
+    for (int i = 0; i < n; i++)
+        if (l->predicted[slots[i]] != l->id[slots[i]] && find_state(l, l->list, n_new, l->id[slots[i]]) < 0)
+            l->list[n_new++] = slots[i];
+    for (int i = 0; i < n_new; i += l->o.batch) {
+        const size_t mark = kac_arena_mark(&l->c->scratch);
+        KAC_TRY(predict_batch(l, i_step, l->list + i, KAC_MIN(l->o.batch, n_new - i)));
+        kac_arena_release(&l->c->scratch, mark);
+    }
+    for (int i = 0; i < n; i++) { /* copies of a state share its result */
+        const int slot = slots[i];
+        if (l->predicted[slot] == l->id[slot]) continue;
+        const int source = find_state(l, l->list, n_new, l->id[slot]);
+        KAC_TRY(copy_row(l, l->out, source, slot));
+        KAC_TRY(copy_row(l, l->x0, source, slot));
+        l->predicted[slot] = l->id[slot];
+    }
+    l->counts.denoiser_ms += kac_now_ms() - start_ms;
+    return KAC_OK;
+}
+
+/* ---- step ---- */
+
+/* x' and the next prev of one state, from slot `from` into scratch rows or, when from == to, in place. */
+static kac_status step_one(kac_latent *l, int i_step, int from, int to) {
+    const kac_solver_row *row = &l->solver->rows[i_step];
+    const size_t mark = kac_arena_mark(&l->c->scratch);
+    kac_tensor terms[5] = {row_of(l->x, from), row_of(l->x0, from), row_of(l->out, from)};
+    double coef[5] = {row->x, row->x0, row->out};
+    int n = 3;
+    if (row->prev != 0) terms[n] = row_of(l->prev, from), coef[n++] = row->prev;
+    if (row->z != 0) {
+        const int particle = l->o.first_particle + to % l->o.n_per_group;
+        const kac_key key = {.seed = l->o.seed, .purpose = KAC_PURPOSE_STEP, .step = (uint32_t)i_step};
+        kac_tensor z = {0};
+        KAC_TRY(kac_take_make(&z, &l->c->scratch, KAC_F32, 1, l->h, l->w, l->channels));
+        KAC_TRY(kac_randn(l->c, &z, key, &particle));
+        terms[n] = z, coef[n++] = row->z;
+    }
+    kac_tensor next = {0}, next_prev = {0};
+    KAC_TRY(kac_lincomb(l->c, &next, n, terms, coef, 1));
+    if (l->solver->history) {
+        KAC_TRY(kac_lincomb(l->c, &next_prev, 3, terms, (double[]){row->prev_x, row->prev_x0, row->prev_out}, 1));
+        kac_tensor target = row_of(l->prev, to);
+        KAC_TRY(kac_copy(l->c, &target, next_prev));
+    }
+    kac_tensor target = row_of(l->x, to);
+    KAC_TRY(kac_copy(l->c, &target, next));
+    kac_arena_release(&l->c->scratch, mark);
+    return KAC_OK;
+}
+
+static kac_status latent_step(kac_process *p, int i_step, const int *from, const int *to, int n) {
+    kac_latent *l = self_of(p);
+    const bool draws = l->solver->rows[i_step].z != 0;
+    const size_t mark = kac_arena_mark(&l->c->scratch);
+    uint64_t *old_id = kac_arena_take(&l->c->scratch, (size_t)n * sizeof *old_id);
+    if (old_id == NULL) return KAC_E_MEMORY;
+    if (!is_plan(l))
+        for (int i = 0; i < n; i++) {
+            old_id[i] = l->id[from[i]];
+            KAC_ASSERT(l->predicted[from[i]] == old_id[i]);
+        }
+    for (int i = 0; i < n; i++) {
+        int twin = -1; /* without noise the step is a function of the state: copies stay copies */
+        for (int j = 0; j < i && !draws && twin < 0 && !is_plan(l); j++)
+            if (old_id[j] == old_id[i]) twin = j;
+        if (twin >= 0) {
+            KAC_TRY(copy_row(l, l->x, to[twin], to[i]));
+            if (l->solver->history) KAC_TRY(copy_row(l, l->prev, to[twin], to[i]));
+        } else {
+            KAC_TRY(step_one(l, i_step, from[i], to[i]));
+        }
+        l->id[to[i]] = twin >= 0 ? l->id[to[twin]] : ++l->next_id;
+    }
+    kac_arena_release(&l->c->scratch, mark);
+    return KAC_OK;
+}
+
+/* ---- copy ---- */
+
+static kac_status gather_rows(kac_latent *l, kac_tensor t, const int *from, const int *to, int n) {
+    const size_t mark = kac_arena_mark(&l->c->scratch);
+    kac_tensor rows = {0};
+    KAC_TRY(kac_gather(l->c, &rows, t, from, n));
+    for (int i = 0; i < n; i++) {
+        kac_tensor target = row_of(t, to[i]);
+        KAC_TRY(kac_copy(l->c, &target, row_of(rows, i)));
+    }
+    kac_arena_release(&l->c->scratch, mark);
+    return KAC_OK;
+}
+
+static kac_status latent_copy(kac_process *p, const int *from, const int *to, int n) {
+    kac_latent *l = self_of(p);
+    int n_moves = 0;
+    for (int i = 0; i < n; i++)
+        if (l->id[from[i]] != l->id[to[i]]) l->list[n_moves] = from[i], l->list2[n_moves++] = to[i];
+    if (n_moves == 0) return KAC_OK;
+    KAC_TRY(gather_rows(l, l->x, l->list, l->list2, n_moves));
+    KAC_TRY(gather_rows(l, l->out, l->list, l->list2, n_moves));
+    KAC_TRY(gather_rows(l, l->x0, l->list, l->list2, n_moves));
+    if (l->solver->history) KAC_TRY(gather_rows(l, l->prev, l->list, l->list2, n_moves));
+    const size_t mark = kac_arena_mark(&l->c->scratch);
+    uint64_t *ids = kac_arena_take(&l->c->scratch, (size_t)n_moves * 3 * sizeof *ids);
+    uint8_t *pictures = kac_arena_take(&l->c->scratch, (size_t)n_moves * picture_bytes(l));
+    if (ids == NULL || pictures == NULL) return KAC_E_MEMORY;
+    for (int i = 0; i < n_moves && !is_plan(l); i++) {
+        const int s = l->list[i];
+        ids[3 * i] = l->id[s], ids[3 * i + 1] = l->predicted[s];
+        ids[3 * i + 2] = l->picture_id[s] == l->id[s] ? (uint64_t)l->picture_stage[s] + 1 : 0;
+        if (ids[3 * i + 2] != 0)
+            memcpy(pictures + (size_t)i * picture_bytes(l), l->pictures + (size_t)s * picture_bytes(l),
+                   picture_bytes(l));
+    }
+    for (int i = 0; i < n_moves && !is_plan(l); i++) {
+        const int t = l->list2[i];
+        l->id[t] = ids[3 * i], l->predicted[t] = ids[3 * i + 1];
+        l->picture_id[t] = ids[3 * i + 2] != 0 ? ids[3 * i] : 0;
+        if (ids[3 * i + 2] == 0) continue;
+        l->picture_stage[t] = (uint8_t)(ids[3 * i + 2] - 1);
+        memcpy(l->pictures + (size_t)t * picture_bytes(l), pictures + (size_t)i * picture_bytes(l), picture_bytes(l));
+    }
+    kac_arena_release(&l->c->scratch, mark);
+    return KAC_OK;
+}
+
+/* ---- pictures ---- */
+
+/* round(255 (v/2 + 1/2)) clamped, as PIL-based pipelines do it. */
+static void to_bytes(uint8_t *out, const float *image, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const float v = image[i] * 127.5f + 127.5f;
+        out[i] = (uint8_t)(v >= 255 ? 255
+                           : v > 0  ? rintf(v)
+                                    : 0); /* NaN becomes 0 here; the state check below names it */
+    }
+}
+
+static kac_status decode_batch(kac_latent *l, const int *slots, int n, kac_stage stage) {
+    const kac_tensor states = stage == KAC_STAGE_FINAL ? l->x : l->x0;
+    const size_t mark = kac_arena_mark(&l->c->scratch);
+    kac_tensor batch = {0}, image = {0};
+    KAC_TRY(kac_gather(l->c, &batch, states, slots, n));
+    if (!is_plan(l))
+        for (int64_t i = 0; i < n * state_count(l); i++)
+            if (!isfinite(((const float *)batch.data)[i]))
+                return KAC_FAIL(KAC_E_NONFINITE,
+                                "the state of particle %d is not finite; try fewer extremes: --cfg-scale, --dtype f32",
+                                slots[i / state_count(l)] % l->o.n_per_group);
+    const kac_codec *codec =
+        stage == KAC_STAGE_PREDICTED && l->pipeline->preview != NULL ? l->pipeline->preview : l->pipeline->codec;
+    if (codec == NULL) {
+        image = batch;
+    } else if (l->o.tiled) {
+        for (int i = 0; i < n; i++) { /* one at a time: tiling is for images that hardly fit */
+            kac_tensor one = {0};
+            KAC_TRY(kac_codec_decode_latents_tiled(&one, codec, l->c, row_of(batch, i)));
+            if (!is_plan(l)) to_bytes(l->pictures + (size_t)slots[i] * picture_bytes(l), one.data, picture_bytes(l));
+        }
+    } else {
+        KAC_TRY(kac_codec_decode_latents(&image, codec, l->c, batch));
+    }
+    for (int i = 0; i < n && !is_plan(l); i++) {
+        if (image.data != NULL)
+            to_bytes(l->pictures + (size_t)slots[i] * picture_bytes(l),
+                     (const float *)image.data + (size_t)i * picture_bytes(l), picture_bytes(l));
+        l->picture_id[slots[i]] = l->id[slots[i]];
+        l->picture_stage[slots[i]] = (uint8_t)stage;
+    }
+    l->counts.decoder += n;
+    kac_arena_release(&l->c->scratch, mark);
+    return KAC_OK;
+}
+
+static bool has_picture(const kac_latent *l, int slot, kac_stage stage) {
+    return l->picture_id[slot] == l->id[slot] && l->picture_stage[slot] == stage;
+}
+
+kac_status kac_latent_pictures(kac_latent *l, const int *slots, int n, kac_stage stage, const uint8_t **out) {
+    const double start_ms = kac_now_ms();
+    int n_new = 0;
+    for (int i = 0; i < n; i++)
+        if (!has_picture(l, slots[i], stage) && find_state(l, l->list, n_new, l->id[slots[i]]) < 0)
+            l->list[n_new++] = slots[i];
+    for (int i = 0; i < n_new; i += l->o.batch)
+        KAC_TRY(decode_batch(l, l->list + i, KAC_MIN(l->o.batch, n_new - i), stage));
+    for (int i = 0; i < n; i++) {
+        uint8_t *picture = l->pictures + (size_t)slots[i] * picture_bytes(l);
+        if (!has_picture(l, slots[i], stage) && !is_plan(l)) {
+            const int source = find_state(l, l->list, n_new, l->id[slots[i]]);
+            memcpy(picture, l->pictures + (size_t)source * picture_bytes(l), picture_bytes(l));
+            l->picture_id[slots[i]] = l->id[slots[i]];
+            l->picture_stage[slots[i]] = (uint8_t)stage;
+        }
+        out[i] = picture;
+    }
+    l->counts.decoder_ms += kac_now_ms() - start_ms;
+    return KAC_OK;
+}
+
+/* ---- saving ---- */
+
+static int64_t latent_state_bytes(kac_process *p) {
+    const kac_latent *l = self_of(p);
+    return (int64_t)(sizeof l->next_id + (size_t)l->n_slots * sizeof *l->id +
+                     kac_tensor_bytes(l->x) * (l->solver->history ? 2 : 1));
+}
+
+/* Between steps nothing but x, prev and the ids matters: out and x0 are computed anew, pictures too. */
+static kac_status latent_state_save(kac_process *p, void *out) {
+    const kac_latent *l = self_of(p);
+    char *to = out;
+    memcpy(to, &l->next_id, sizeof l->next_id), to += sizeof l->next_id;
+    memcpy(to, l->id, (size_t)l->n_slots * sizeof *l->id), to += (size_t)l->n_slots * sizeof *l->id;
+    memcpy(to, l->x.data, kac_tensor_bytes(l->x)), to += kac_tensor_bytes(l->x);
+    if (l->solver->history) memcpy(to, l->prev.data, kac_tensor_bytes(l->prev));
+    return KAC_OK;
+}
+
+static kac_status latent_state_load(kac_process *p, const void *in) {
+    kac_latent *l = self_of(p);
+    const char *from = in;
+    memcpy(&l->next_id, from, sizeof l->next_id), from += sizeof l->next_id;
+    memcpy(l->id, from, (size_t)l->n_slots * sizeof *l->id), from += (size_t)l->n_slots * sizeof *l->id;
+    memcpy(l->x.data, from, kac_tensor_bytes(l->x)), from += kac_tensor_bytes(l->x);
+    if (l->solver->history) memcpy(l->prev.data, from, kac_tensor_bytes(l->prev));
+    memset(l->predicted, 0, (size_t)l->n_slots * sizeof *l->predicted);
+    memset(l->picture_id, 0, (size_t)l->n_slots * sizeof *l->picture_id);
+    return KAC_OK;
+}
+
+/* ---- opening ---- */
+
+/* Index of `text` in the list, added when new. */
+static int text_index(const char **list, int *n, const char *text) {
+    for (int i = 0; i < *n; i++)
+        if (strcmp(list[i], text) == 0) return i;
+    list[*n] = text;
+    return (*n)++;
+}
+
+static kac_status open_texts(kac_latent *l) {
+    const int n_groups = l->o.n_groups;
+    const char **texts = kac_alloc((size_t)n_groups * 2 * sizeof *texts);
+    if (texts == NULL) return KAC_E_MEMORY;
+    int n_texts = 0;
+    for (int g = 0; g < n_groups; g++) {
+        l->cond_row[g] = text_index(texts, &n_texts, l->o.prompts[g]);
+        if (l->o.cfg_scale == 1) continue;
+        l->uncond_row[g] = text_index(texts, &n_texts, l->o.negative_prompts == NULL ? "" : l->o.negative_prompts[g]);
+    }
+    const double start_ms = kac_now_ms();
+    const size_t mark = kac_arena_mark(&l->c->scratch);
+    kac_tensor tokens = {0};
+    kac_status s = kac_pipeline_encode(&tokens, l->pipeline, l->c, texts, n_texts, l->o.clip_skip, &l->n_truncated);
+    if (s == KAC_OK) s = kac_unet_condition(&l->cond, l->pipeline->unet, l->c, tokens);
+    kac_arena_release(&l->c->scratch, mark);
+    kac_free(texts);
+    l->counts.text_ms += kac_now_ms() - start_ms;
+    return s;
+}
+
+static kac_status take_states(kac_latent *l) {
+    kac_arena *run = &l->c->run;
+    KAC_TRY(kac_take_make(&l->x, run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
+    KAC_TRY(kac_take_make(&l->out, run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
+    KAC_TRY(kac_take_make(&l->x0, run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
+    if (l->solver->history) KAC_TRY(kac_take_make(&l->prev, run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
+    l->pictures = kac_arena_take(run, (size_t)l->n_slots * picture_bytes(l));
+    return l->pictures == NULL ? KAC_E_MEMORY : KAC_OK;
+}
+
+static kac_status latent_init(kac_latent *l) {
+    const size_t n = (size_t)l->n_slots;
+    l->id = kac_alloc(n * sizeof *l->id), l->predicted = kac_alloc(n * sizeof *l->predicted);
+    l->picture_id = kac_alloc(n * sizeof *l->picture_id), l->picture_stage = kac_alloc(n);
+    l->list = kac_alloc(n * sizeof *l->list), l->list2 = kac_alloc(n * sizeof *l->list2);
+    l->cond_row = kac_alloc((size_t)l->o.n_groups * sizeof *l->cond_row);
+    l->uncond_row = kac_alloc((size_t)l->o.n_groups * sizeof *l->uncond_row);
+    l->timesteps = kac_alloc((size_t)l->o.batch * 2 * sizeof *l->timesteps);
+    l->text_row = kac_alloc((size_t)l->o.batch * 2 * sizeof *l->text_row);
+    if (l->timesteps == NULL || l->text_row == NULL || l->id == NULL || l->predicted == NULL || l->picture_id == NULL ||
+        l->picture_stage == NULL || l->list == NULL || l->list2 == NULL || l->cond_row == NULL || l->uncond_row == NULL)
+        return KAC_E_MEMORY;
+    KAC_TRY(take_states(l));
+    return l->pipeline->text == NULL ? KAC_OK : open_texts(l);
+}
+
+kac_status kac_latent_open(kac_latent **out, kac_ctx *c, const kac_pipeline *p, const kac_solver *solver,
+                           const kac_latent_options *o) {
+    KAC_ASSERT(o->n_groups >= 1 && o->n_per_group >= 1 && o->batch >= 1 && 2 * o->batch <= KAC_UNET_MAX_BATCH);
+    if (o->width < 1 || o->height < 1 || o->width % p->factor != 0 || o->height % p->factor != 0)
+        return KAC_FAIL(KAC_E_USAGE, "width and height must be multiples of %lld for this model, not %lld × %lld",
+                        (long long)p->factor, (long long)o->width, (long long)o->height);
+    kac_latent *l = kac_alloc(sizeof *l);
+    if (l == NULL) return KAC_E_MEMORY;
+    *l = (kac_latent){.c = c, .pipeline = p, .solver = solver, .o = *o, .n_slots = o->n_groups * o->n_per_group};
+    l->h = o->height / p->factor, l->w = o->width / p->factor, l->channels = p->channels;
+    l->process = (kac_process){.self = l,
+                               .n_steps = solver->n_steps,
+                               .n_groups = o->n_groups,
+                               .n_per_group = o->n_per_group,
+                               .stochastic = solver->stochastic,
+                               .start = latent_start,
+                               .predict = latent_predict,
+                               .step = latent_step,
+                               .copy = latent_copy,
+                               .state_bytes = latent_state_bytes,
+                               .state_save = latent_state_save,
+                               .state_load = latent_state_load};
+    const kac_status s = latent_init(l);
+    if (s != KAC_OK) {
+        kac_latent_close(l);
+        return s;
+    }
+    *out = l;
+    return KAC_OK;
+}
+
+void kac_latent_close(kac_latent *l) {
+    if (l == NULL) return;
+    kac_unet_cond_free(l->cond);
+    kac_free(l->id), kac_free(l->predicted), kac_free(l->picture_id), kac_free(l->picture_stage);
+    kac_free(l->list), kac_free(l->list2), kac_free(l->cond_row), kac_free(l->uncond_row);
+    kac_free(l->timesteps), kac_free(l->text_row);
+    kac_free(l);
+}
+
+kac_process *kac_latent_process(kac_latent *l) {
+    return &l->process;
+}
+const kac_latent_counts *kac_latent_counts_of(const kac_latent *l) {
+    return &l->counts;
+}
+int kac_latent_n_truncated(const kac_latent *l) {
+    return l->n_truncated;
+}
+uint64_t kac_latent_state_id(const kac_latent *l, int slot) {
+    return l->id[slot];
+}
+int kac_latent_i_step(const kac_latent *l) {
+    return l->i_step;
+}
+kac_tensor kac_latent_states(const kac_latent *l) {
+    return l->x;
+}

@@ -1,0 +1,130 @@
+#include "run/latent_reward.h"
+#include <string.h>
+
+struct kac_latent_reward {
+    kac_reward reward;
+    kac_latent *latent;
+    kac_image_reward *const *rewards;
+    int n_rewards, n_slots, n_per_group;
+    int width, height;
+    uint64_t *scored_id; /* [n_slots] state whose values the slot has; 0: none */
+    uint8_t *stage;      /* [n_slots] */
+    double *values;      /* [n_slots, n_rewards] */
+    int *list;           /* [n_slots] slots to score now */
+    const uint8_t **rgb; /* [n_slots] */
+    kac_picture *pictures;
+    double *scores; /* [n_slots] */
+    int64_t count;
+    double ms;
+};
+
+/* A slot whose stored values belong to the state that `slot` holds; −1: none. */
+static int find_scored(const kac_latent_reward *r, int slot, kac_stage stage) {
+    const uint64_t id = kac_latent_state_id(r->latent, slot);
+    if (r->scored_id[slot] == id && r->stage[slot] == stage) return slot;
+    for (int i = 0; i < r->n_slots; i++)
+        if (r->scored_id[i] == id && r->stage[i] == stage && i / r->n_per_group == slot / r->n_per_group) return i;
+    return -1;
+}
+
+static kac_status score_new(kac_latent_reward *r, int n, kac_stage stage) {
+    KAC_TRY(kac_latent_pictures(r->latent, r->list, n, stage, r->rgb));
+    for (int i = 0; i < n; i++)
+        r->pictures[i] = (kac_picture){r->rgb[i], r->width, r->height, r->list[i] / r->n_per_group};
+    for (int j = 0; j < r->n_rewards; j++) {
+        KAC_TRY(kac_image_reward_score(r->rewards[j], r->pictures, n, r->scores));
+        for (int i = 0; i < n; i++) r->values[r->list[i] * r->n_rewards + j] = r->scores[i];
+        r->count += n;
+    }
+    for (int i = 0; i < n; i++) {
+        r->scored_id[r->list[i]] = kac_latent_state_id(r->latent, r->list[i]);
+        r->stage[r->list[i]] = (uint8_t)stage;
+    }
+    return KAC_OK;
+}
+
+static kac_status latent_score(kac_reward *reward, kac_process *p, const int *slots, int n, kac_stage stage,
+                               double *out) {
+    kac_latent_reward *r = reward->self;
+    (void)p;
+    const double start_ms = kac_now_ms(), decoder_ms = kac_latent_counts_of(r->latent)->decoder_ms;
+    int n_new = 0;
+    for (int i = 0; i < n; i++) {
+        if (find_scored(r, slots[i], stage) >= 0) continue;
+        bool listed = false;
+        for (int j = 0; j < n_new && !listed; j++)
+            listed = kac_latent_state_id(r->latent, r->list[j]) == kac_latent_state_id(r->latent, slots[i]) &&
+                     r->list[j] / r->n_per_group == slots[i] / r->n_per_group;
+        if (!listed) r->list[n_new++] = slots[i];
+    }
+    if (n_new > 0) KAC_TRY(score_new(r, n_new, stage));
+    for (int i = 0; i < n; i++) {
+        const int source = find_scored(r, slots[i], stage);
+        KAC_ASSERT(source >= 0);
+        double *values = r->values + slots[i] * r->n_rewards;
+        if (source != slots[i])
+            memcpy(values, r->values + source * r->n_rewards, (size_t)r->n_rewards * sizeof *values);
+        r->scored_id[slots[i]] = kac_latent_state_id(r->latent, slots[i]);
+        r->stage[slots[i]] = (uint8_t)stage;
+        out[i] = 0;
+        for (int j = 0; j < r->n_rewards; j++) out[i] += r->rewards[j]->weight * values[j];
+    }
+    r->ms += kac_now_ms() - start_ms - (kac_latent_counts_of(r->latent)->decoder_ms - decoder_ms);
+    return KAC_OK;
+}
+
+static kac_status reward_init(kac_latent_reward *r, const kac_latent_options *o) {
+    const size_t n = (size_t)r->n_slots;
+    r->scored_id = kac_alloc(n * sizeof *r->scored_id), r->stage = kac_alloc(n),
+    r->list = kac_alloc(n * sizeof *r->list);
+    r->values = kac_alloc(n * (size_t)r->n_rewards * sizeof *r->values), r->scores = kac_alloc(n * sizeof *r->scores);
+    r->rgb = kac_alloc(n * sizeof *r->rgb), r->pictures = kac_alloc(n * sizeof *r->pictures);
+    if (r->scored_id == NULL || r->stage == NULL || r->list == NULL || r->values == NULL || r->scores == NULL ||
+        r->rgb == NULL || r->pictures == NULL)
+        return KAC_E_MEMORY;
+    for (int j = 0; j < r->n_rewards; j++) KAC_TRY(kac_image_reward_prepare(r->rewards[j], o->prompts, o->n_groups));
+    return KAC_OK;
+}
+
+kac_status kac_latent_reward_open(kac_latent_reward **out, kac_latent *l, kac_image_reward *const *rewards,
+                                  int n_rewards, const kac_latent_options *o) {
+    kac_latent_reward *r = kac_alloc(sizeof *r);
+    if (r == NULL) return KAC_E_MEMORY;
+    *r = (kac_latent_reward){.latent = l,
+                             .rewards = rewards,
+                             .n_rewards = n_rewards,
+                             .n_slots = o->n_groups * o->n_per_group,
+                             .n_per_group = o->n_per_group,
+                             .width = (int)o->width,
+                             .height = (int)o->height};
+    r->reward = (kac_reward){.self = r, .name = n_rewards == 1 ? rewards[0]->name : "sum", .score = latent_score};
+    const kac_status s = reward_init(r, o);
+    if (s != KAC_OK) {
+        kac_latent_reward_close(r);
+        return s;
+    }
+    *out = r;
+    return KAC_OK;
+}
+
+void kac_latent_reward_close(kac_latent_reward *r) {
+    if (r == NULL) return;
+    kac_free(r->scored_id), kac_free(r->stage), kac_free(r->list), kac_free(r->values), kac_free(r->scores);
+    kac_free(r->rgb), kac_free(r->pictures);
+    kac_free(r);
+}
+
+kac_reward *kac_latent_reward_of(kac_latent_reward *r) {
+    return &r->reward;
+}
+
+const double *kac_latent_reward_values(const kac_latent_reward *r, int slot) {
+    return r->scored_id[slot] == kac_latent_state_id(r->latent, slot) ? r->values + slot * r->n_rewards : NULL;
+}
+
+int64_t kac_latent_reward_count(const kac_latent_reward *r) {
+    return r->count;
+}
+double kac_latent_reward_ms(const kac_latent_reward *r) {
+    return r->ms;
+}

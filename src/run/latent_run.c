@@ -1,0 +1,174 @@
+#include "run/latent_run.h"
+#include "run/backend.h"
+#include <math.h>
+#include <string.h>
+
+/* ---- opening ---- */
+
+static kac_status open_solver(kac_latent_run *r, const kac_options *o) {
+    kac_schedule *schedule = &r->pipeline.schedule;
+    static const struct {
+        const char *name;
+        kac_sigmas sigmas;
+    } spreads[] = {{"karras", KAC_SIGMAS_KARRAS},
+                   {"exponential", KAC_SIGMAS_EXPONENTIAL},
+                   {"beta", KAC_SIGMAS_BETA},
+                   {"lu", KAC_SIGMAS_LU}};
+    for (int i = 0; i < KAC_COUNT_OF(spreads); i++)
+        if (strcmp(kac_options_text(o, "scheduler"), spreads[i].name) == 0) schedule->sigmas = spreads[i].sigmas;
+    kac_solver_options so = {.n_steps = (int)kac_options_int(o, "steps"), .eta = NAN};
+    if (kac_options_given(o, "sampling-method")) so.kind = kac_solver_find(kac_options_text(o, "sampling-method"));
+    const bool has_eta = so.kind == KAC_SOLVER_DDIM || so.kind == KAC_SOLVER_EULER_ANCESTRAL ||
+                         (so.kind == KAC_SOLVER_AUTO &&
+                          (schedule->class_kind == KAC_CLASS_DDIM || schedule->class_kind == KAC_CLASS_OTHER ||
+                           schedule->class_kind == KAC_CLASS_EULER_ANCESTRAL));
+    if (has_eta || kac_options_given(o, "eta")) so.eta = kac_options_real(o, "eta");
+    double timesteps[1000];
+    const int n = kac_options_count(o, "timesteps");
+    if (n > KAC_COUNT_OF(timesteps))
+        return KAC_FAIL(KAC_E_USAGE, "--timesteps takes at most %d entries", KAC_COUNT_OF(timesteps));
+    for (int i = 0; i < n; i++) timesteps[i] = (double)kac_options_int_at(o, "timesteps", i);
+    if (n > 0) so.timesteps = timesteps, so.n_timesteps = n;
+    return kac_solver_init(&r->solver, schedule, &so);
+}
+
+static kac_status fill_options(kac_latent_run *r, const kac_latent_setup *s, int batch) {
+    const kac_options *o = s->options;
+    r->o = (kac_latent_options){.prompts = s->prompts,
+                                .n_groups = s->n_prompts,
+                                .n_per_group = (int)kac_options_int(o, "particles"),
+                                .width = r->pipeline.width,
+                                .height = r->pipeline.height,
+                                .cfg_scale = kac_options_real(o, "cfg-scale"),
+                                .guidance_rescale = kac_options_real(o, "guidance-rescale"),
+                                .seed = (uint64_t)kac_options_int(o, "seed"),
+                                .first_particle = (int)kac_options_int(o, "first-particle"),
+                                .batch = batch};
+    if (kac_options_given(o, "width")) r->o.width = kac_options_int(o, "width");
+    if (kac_options_given(o, "height")) r->o.height = kac_options_int(o, "height");
+    if (r->o.width == 0 || r->o.height == 0)
+        return KAC_FAIL(KAC_E_USAGE, "the model does not say its size; give --width and --height");
+    return KAC_OK;
+}
+
+/* The negative prompt is one text for all groups. */
+static kac_status open_latent(kac_latent_run *r, const kac_latent_setup *s) {
+    const char **negative = kac_alloc((size_t)s->n_prompts * sizeof *negative);
+    if (negative == NULL) return KAC_E_MEMORY;
+    const char *text = kac_options_text(s->options, "negative-prompt");
+    for (int i = 0; i < s->n_prompts; i++) negative[i] = text == NULL ? "" : text;
+    r->o.negative_prompts = negative;
+    const kac_status status = kac_latent_open(&r->latent, &r->ctx, &r->pipeline, &r->solver, &r->o);
+    r->o.negative_prompts = NULL; /* read while opening only */
+    kac_free(negative);
+    return status;
+}
+
+static kac_status open_rewards(kac_latent_run *r, const kac_latent_setup *s) {
+    if (s->n_rewards > KAC_MAX_REWARDS)
+        return KAC_FAIL(KAC_E_USAGE, "at most %d rewards can be added", KAC_MAX_REWARDS);
+    for (int i = 0; i < s->n_rewards; i++) {
+        KAC_TRY(kac_image_reward_open(&r->rewards[i], &r->ctx, s->rewards[i]));
+        r->n_rewards++;
+    }
+    if (r->n_rewards == 0) return KAC_OK;
+    return kac_latent_reward_open(&r->reward, r->latent, r->rewards, r->n_rewards, &r->o);
+}
+
+static kac_status open_all(kac_latent_run *r, const kac_latent_setup *s, int batch) {
+    KAC_TRY(kac_pipeline_open(&r->pipeline, &r->ctx, s->model_dir, kac_options_text(s->options, "preview-decoder")));
+    KAC_TRY(open_solver(r, s->options));
+    KAC_TRY(fill_options(r, s, batch));
+    KAC_TRY(open_latent(r, s));
+    return open_rewards(r, s);
+}
+
+kac_status kac_latent_run_open(kac_latent_run *r, const kac_latent_setup *s, const struct kac_ops *ops,
+                               const kac_ctx_sizes *sizes, int batch) {
+    *r = (kac_latent_run){0};
+    const kac_dtype dtype = strcmp(kac_options_text(s->options, "dtype"), "bf16") == 0 ? KAC_BF16 : KAC_F32;
+    KAC_TRY(kac_ctx_open(&r->ctx, ops, dtype, (int)kac_options_int(s->options, "threads"), sizes));
+    const kac_status status = open_all(r, s, batch);
+    if (status != KAC_OK) kac_latent_run_close(r);
+    return status;
+}
+
+void kac_latent_run_close(kac_latent_run *r) {
+    kac_latent_reward_close(r->reward);
+    for (int i = 0; i < r->n_rewards; i++) kac_image_reward_close(r->rewards[i]);
+    kac_latent_close(r->latent);
+    kac_solver_free(&r->solver);
+    kac_pipeline_close(&r->pipeline);
+    if (r->ctx.ops != NULL) kac_ctx_close(&r->ctx);
+    *r = (kac_latent_run){0};
+}
+
+/* ---- planning ---- */
+
+static double flops_since(kac_latent_run *r, double *mark) {
+    const double d = r->ctx.counts.flops - *mark;
+    *mark = r->ctx.counts.flops;
+    return d;
+}
+
+/* One of everything that a run does, at its largest. */
+static kac_status rehearse(kac_latent_run *r, kac_latent_plan *plan) {
+    kac_process *p = kac_latent_process(r->latent);
+    const int n_slots = r->o.n_groups * r->o.n_per_group, n = KAC_MIN(r->o.batch, n_slots);
+    int *slots = kac_alloc((size_t)n_slots * 2 * sizeof *slots);
+    double *scores = kac_alloc((size_t)n * sizeof *scores);
+    const uint8_t **rgb = kac_alloc((size_t)n * sizeof *rgb);
+    if (slots == NULL || scores == NULL || rgb == NULL) {
+        kac_free(slots), kac_free(scores), kac_free(rgb);
+        return KAC_E_MEMORY;
+    }
+    for (int i = 0; i < n_slots; i++) slots[i] = i, slots[n_slots + i] = (i + 1) % n_slots;
+    kac_status s = p->start(p, slots, n_slots);
+    double mark = r->ctx.counts.flops, bytes = r->ctx.counts.bytes;
+    if (s == KAC_OK) s = p->predict(p, 0, slots, n);
+    plan->denoise_flops = flops_since(r, &mark), plan->step_bytes = r->ctx.counts.bytes - bytes;
+    if (s == KAC_OK) s = p->copy(p, slots + n_slots, slots, n_slots);
+    if (s == KAC_OK) s = p->step(p, 0, slots, slots, n);
+    mark = r->ctx.counts.flops;
+    if (s == KAC_OK) s = kac_latent_pictures(r->latent, slots, n, KAC_STAGE_PREDICTED, rgb);
+    if (s == KAC_OK) s = kac_latent_pictures(r->latent, slots, n, KAC_STAGE_FINAL, rgb);
+    plan->decode_flops = flops_since(r, &mark) / 2;
+    if (s == KAC_OK && r->reward != NULL) {
+        s = kac_latent_reward_of(r->reward)->score(kac_latent_reward_of(r->reward), p, slots, n, KAC_STAGE_FINAL,
+                                                   scores);
+        plan->reward_flops = flops_since(r, &mark);
+    }
+    kac_free(slots), kac_free(scores), kac_free(rgb);
+    return s;
+}
+
+static kac_status plan_with(kac_latent_plan *plan, const kac_latent_setup *s, int batch) {
+    kac_latent_run r;
+    KAC_TRY(kac_latent_run_open(&r, s, &kac_plan_ops, NULL, batch));
+    kac_status status = rehearse(&r, plan);
+    const size_t spare = (size_t)1 << 20; /* pictures being resized for a reward's network are not rehearsed */
+    plan->sizes = (kac_ctx_sizes){r.ctx.model.peak, r.ctx.run.peak, r.ctx.scratch.peak + spare};
+    plan->total_bytes = plan->sizes.model + plan->sizes.run + plan->sizes.scratch;
+    plan->batch = batch, plan->n_steps = r.solver.n_steps, plan->n_slots = r.o.n_groups * r.o.n_per_group;
+    kac_latent_run_close(&r);
+    return status;
+}
+
+kac_status kac_latent_plan_run(kac_latent_plan *plan, const kac_latent_setup *s, size_t available) {
+    enum { LARGEST = 16 };
+    const int64_t n_slots = (int64_t)s->n_prompts * kac_options_int(s->options, "particles"),
+                  wanted = kac_options_int(s->options, "batch-size");
+    if (n_slots > 10000000) return KAC_FAIL(KAC_E_USAGE, "%lld particles in all are too many", (long long)n_slots);
+    int batch = (int)KAC_MIN(n_slots, wanted > 0 ? KAC_MIN(wanted, KAC_UNET_MAX_BATCH / 2) : LARGEST);
+    for (;; batch = (batch + 1) / 2) {
+        *plan = (kac_latent_plan){0};
+        KAC_TRY(plan_with(plan, s, batch));
+        if (plan->total_bytes <= available) return KAC_OK;
+        if (wanted > 0 || batch == 1) break;
+    }
+    return KAC_FAIL(KAC_E_MEMORY,
+                    "this run needs %.2f GB (%.2f weights, %.2f particles, %.2f working space), %.2f GB are there; %s",
+                    (double)plan->total_bytes / 1e9, (double)plan->sizes.model / 1e9, (double)plan->sizes.run / 1e9,
+                    (double)plan->sizes.scratch / 1e9, (double)available / 1e9,
+                    wanted > 1 ? "lower --batch-size, --particles or the size" : "lower --particles or the size");
+}

@@ -1,0 +1,50 @@
+/* Everything of one steered run over a pipeline, on one context: opened twice, first on the plan backend to learn the exact sizes. */
+#ifndef KAC_LATENT_RUN_H
+#define KAC_LATENT_RUN_H
+
+#include "run/latent_reward.h"
+#include <kac/options.h>
+
+enum { KAC_MAX_REWARDS = 16 };
+
+typedef struct kac_latent_run {
+    kac_ctx ctx;
+    kac_pipeline pipeline;
+    kac_solver solver;
+    kac_latent_options o;
+    kac_latent *latent;
+    kac_image_reward *rewards[KAC_MAX_REWARDS];
+    int n_rewards;
+    kac_latent_reward *reward; /* NULL without rewards */
+} kac_latent_run;
+
+typedef struct kac_latent_setup {
+    const kac_options *options; /* kac_generate_options */
+    const char *model_dir;
+    const char *const *prompts; /* [n_prompts]; one "" for an unconditional model */
+    int n_prompts;
+    const char *const *rewards; /* NAME[=PATH][:WEIGHT] */
+    int n_rewards;
+} kac_latent_setup;
+
+typedef struct kac_latent_plan {
+    kac_ctx_sizes sizes; /* exact bytes of each arena */
+    size_t total_bytes;
+    int batch;            /* states per network call */
+    double denoise_flops; /* one network call of a full batch */
+    double decode_flops;  /* one batch of pictures */
+    double reward_flops;
+    double step_bytes; /* read and written by one network call */
+    int n_steps, n_slots;
+} kac_latent_plan;
+
+/* Rehearses the run without computing; chooses the batch (largest of 16, 8, … that fits in `available` bytes, unless --batch-size says).
+ * Fails as the run itself would on missing files and wrong options, and with KAC_E_MEMORY when it cannot fit. */
+kac_status kac_latent_plan_run(kac_latent_plan *plan, const kac_latent_setup *s, size_t available);
+
+/* Opens for real, with arenas of exactly the planned sizes. */
+kac_status kac_latent_run_open(kac_latent_run *r, const kac_latent_setup *s, const struct kac_ops *ops,
+                               const kac_ctx_sizes *sizes, int batch);
+void kac_latent_run_close(kac_latent_run *r);
+
+#endif

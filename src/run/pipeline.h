@@ -1,0 +1,33 @@
+/* A diffusers folder, opened: text encoder, denoiser, codec, noise schedule.
+ *
+ * StableDiffusionPipeline folders (text to image in a latent space) and DDPM/DDIMPipeline folders (UNet2DModel, no prompt, pixels are
+ * the states). */
+#ifndef KAC_PIPELINE_H
+#define KAC_PIPELINE_H
+
+#include "model/clip.h"
+#include "model/codec.h"
+#include "model/unet.h"
+#include "samplers/schedule.h"
+#include "text/tokenizer.h"
+
+typedef struct kac_pipeline {
+    kac_clip *text;           /* NULL: unconditional */
+    kac_tokenizer *tokenizer; /* NULL: unconditional */
+    kac_unet *unet;
+    kac_codec *codec;   /* NULL: states are pixels in [−1, 1] */
+    kac_codec *preview; /* a cheaper decoder for x0-hat; NULL: codec */
+    kac_schedule schedule;
+    int64_t channels, factor; /* of a state: [h, w, channels], h = height / factor */
+    int64_t width, height;    /* the model's own size in pixels; 0 when it says nothing */
+} kac_pipeline;
+
+/* Weights go to c->model. preview_dir: a folder with an AutoencoderTiny, or NULL. Fails with what is missing in the folder. */
+kac_status kac_pipeline_open(kac_pipeline *p, kac_ctx *c, const char *dir, const char *preview_dir);
+void kac_pipeline_close(kac_pipeline *p);
+
+/* Token states of texts, tokens [P, S, D] in c->run. *n_truncated counts texts longer than the context (NULL allowed). */
+kac_status kac_pipeline_encode(kac_tensor *tokens, const kac_pipeline *p, kac_ctx *c, const char *const *texts,
+                               int n_texts, int clip_skip, int *n_truncated);
+
+#endif
