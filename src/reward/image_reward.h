@@ -8,7 +8,7 @@
  *     clip=DIR        cosine of a CLIP folder's image and text embeddings
  *     clip-logit=DIR  the same times the model's logit scale: log-odds between prompts
  *     jpeg            size in kB of the picture as a JPEG of quality 95 (weight −1: reward compressibility)
- *     shapes-judge    1 when a picture of coloured shapes is exactly what its prompt says, else a share below 1 (judge.h)
+ *     shapes-judge    1 when a picture of coloured shapes shows exactly what its prompt says, else 0 (judge.h)
  */
 #ifndef KAC_IMAGE_REWARD_H
 #define KAC_IMAGE_REWARD_H

@@ -5,7 +5,7 @@ static kac_status jpeg_score(kac_image_reward *r, const kac_picture *pictures, i
     for (int i = 0; i < n; i++) {
         size_t bytes = 0;
         if (!r->c->model.counting)
-            KAC_TRY(kac_image_jpeg_bytes(&bytes, pictures[i].rgb, pictures[i].width, pictures[i].height, 95));
+            KAC_TRY(kac_jpeg_size(&bytes, pictures[i].rgb, pictures[i].width, pictures[i].height, 95));
         out[i] = (double)bytes / 1000;
     }
     return KAC_OK;

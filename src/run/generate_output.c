@@ -31,7 +31,7 @@ static kac_status write_preview(kac_preview_reward *p, int slot, const uint8_t *
     const int i_step = kac_latent_i_step(r->latent);
     preview_name(name, sizeof name, r, i_step, slot);
     char *path = kac_run_folder_file(&p->job->folder, name);
-    kac_status s = path == NULL ? KAC_E_MEMORY : kac_image_save_png(path, small, pw, ph, NULL, 0);
+    kac_status s = path == NULL ? KAC_E_MEMORY : kac_png_save(path, small, pw, ph, NULL, 0);
     kac_free(path);
     kac_arena_release(&r->ctx.scratch, mark);
     if (s != KAC_OK) return s;
@@ -157,10 +157,10 @@ static kac_status write_image(output *o, int slot, const uint8_t *rgb, cJSON *im
         snprintf(name, sizeof name, "particle_%02d.png", particle);
     char *path = kac_run_folder_file(&o->job->folder, name), *line = settings_line(o, slot),
          *json = settings_json(o, slot, name);
-    const kac_image_text texts[] = {{"parameters", line}, {"kac", json}};
+    const kac_png_text texts[] = {{(char[]){"parameters"}, line}, {(char[]){"kac"}, json}};
     kac_status s = path == NULL || line == NULL || json == NULL
                        ? KAC_E_MEMORY
-                       : kac_image_save_png(path, rgb, (int)r->o.width, (int)r->o.height, texts, KAC_COUNT_OF(texts));
+                       : kac_png_save(path, rgb, (int)r->o.width, (int)r->o.height, texts, KAC_COUNT_OF(texts));
     if (s == KAC_OK) {
         cJSON_AddItemToArray(images, image_facts(o, slot, name));
         cJSON *event = cJSON_CreateObject();

@@ -293,19 +293,12 @@ static kac_status decode_batch(kac_latent *l, const int *slots, int n, kac_stage
         stage == KAC_STAGE_PREDICTED && l->pipeline->preview != NULL ? l->pipeline->preview : l->pipeline->codec;
     if (codec == NULL) {
         image = batch;
-    } else if (l->o.tiled) {
-        for (int i = 0; i < n; i++) { /* one at a time: tiling is for images that hardly fit */
-            kac_tensor one = {0};
-            KAC_TRY(kac_codec_decode_latents_tiled(&one, codec, l->c, row_of(batch, i)));
-            if (!is_plan(l)) to_bytes(l->pictures + (size_t)slots[i] * picture_bytes(l), one.data, picture_bytes(l));
-        }
     } else {
         KAC_TRY(kac_codec_decode_latents(&image, codec, l->c, batch));
     }
     for (int i = 0; i < n && !is_plan(l); i++) {
-        if (image.data != NULL)
-            to_bytes(l->pictures + (size_t)slots[i] * picture_bytes(l),
-                     (const float *)image.data + (size_t)i * picture_bytes(l), picture_bytes(l));
+        to_bytes(l->pictures + (size_t)slots[i] * picture_bytes(l),
+                 (const float *)image.data + (size_t)i * picture_bytes(l), picture_bytes(l));
         l->picture_id[slots[i]] = l->id[slots[i]];
         l->picture_stage[slots[i]] = (uint8_t)stage;
     }

@@ -22,7 +22,6 @@ typedef struct kac_latent_options {
     int first_particle; /* particle k of every group uses the noise of particle first_particle + k */
     int batch;          /* states per network call */
     int clip_skip;
-    bool tiled; /* decode in tiles */
 } kac_latent_options;
 
 typedef struct kac_latent_counts {
