@@ -264,37 +264,16 @@ static bool on_cancelled(kac_events *e) {
     return j->args->hooks.cancelled != NULL && j->args->hooks.cancelled(j->args->hooks.self);
 }
 
-/* The method's blobs and, behind them, the process's state. */
-enum { MAX_BLOBS = 32 };
-
-static kac_status with_process(kac_job *j, kac_blob all[MAX_BLOBS], const kac_blob *blobs, int n) {
-    KAC_ASSERT(n < MAX_BLOBS);
-    memcpy(all, blobs, (size_t)n * sizeof *blobs);
-    all[n] = (kac_blob){.name = "process", .n_bytes = (size_t)j->process->state_bytes(j->process)};
-    all[n].data = kac_alloc(all[n].n_bytes);
-    return all[n].data == NULL ? KAC_E_MEMORY : KAC_OK;
-}
-
 static kac_status on_checkpoint(kac_events *e, int i_step, const kac_blob *blobs, int n) {
     kac_job *j = e->self;
-    kac_blob all[MAX_BLOBS];
-    KAC_TRY(with_process(j, all, blobs, n));
-    kac_status s = j->process->state_save(j->process, all[n].data);
-    if (s == KAC_OK) s = kac_run_folder_checkpoint(&j->folder, i_step, all, n + 1, on_cancelled(e));
-    kac_free(all[n].data);
-    return s;
+    return kac_run_folder_checkpoint(&j->folder, i_step, blobs, n, on_cancelled(e));
 }
 
 static kac_status on_restore(kac_events *e, int *i_step, const kac_blob *blobs, int n) {
     kac_job *j = e->self;
     *i_step = 0;
     if (j->resume) {
-        kac_blob all[MAX_BLOBS];
-        KAC_TRY(with_process(j, all, blobs, n));
-        kac_status s = kac_run_folder_restore(&j->folder, i_step, all, n + 1);
-        if (s == KAC_OK && *i_step > 0) s = j->process->state_load(j->process, all[n].data);
-        kac_free(all[n].data);
-        KAC_TRY(s);
+        KAC_TRY(kac_run_folder_restore(&j->folder, i_step, blobs, n));
         kac_job_say(j, *i_step > 0 ? "going on at step %d" : "no checkpoint yet: starting anew (step %d)", *i_step);
     }
     cJSON *line = cJSON_CreateObject();
@@ -305,7 +284,6 @@ static kac_status on_restore(kac_events *e, int *i_step, const kac_blob *blobs, 
 kac_status kac_job_steer(kac_job *j, kac_particles *out, kac_process *p, kac_reward *r) {
     if (r == NULL && strcmp(j->method->name, "none") != 0)
         return KAC_FAIL(KAC_E_USAGE, "--steer %s needs a --reward (or --steer none)", j->method->name);
-    j->process = p;
     kac_job_phase(j, "steps");
     kac_events events = {.self = j,
                          .on_step = on_step,

@@ -23,7 +23,6 @@ typedef struct kac_job {
     double start_ms, best_reward;
     cJSON *(*counts)(void *self); /* of the process, for events; set with `counts_self` by the kind of run */
     void *counts_self;
-    kac_process *process;
 } kac_job;
 
 void kac_job_say(const kac_job *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
