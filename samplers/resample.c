@@ -85,7 +85,7 @@ static void count_ssp(int *counts, double *rest, const double *weights, int k, k
             down = swap;
             give = take;
         }
-        if (rest[down] < 1.0 - rest[up]) {
+        if (rest[down] < 1.0 - rest[up] - slack) { /* a tie always takes the other branch, however it was rounded */
             rest[up] += give;
             down = next;
         } else {

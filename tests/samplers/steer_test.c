@@ -1,0 +1,397 @@
+/* What must hold to the bit or to rounding for every method: identities, genealogy, counts, stopping and continuing, refusals. */
+#include "exact.h"
+#include <stdlib.h>
+
+enum { GROUPS = 3, K = 8, N = GROUPS * K };
+
+/* ---- a sink that checks every event and can save, restore and stop ---- */
+
+typedef struct sink {
+    kac_events events;
+    int n_groups, k, n_events, n_resampled, last_step;
+    int eves[N * 8];     /* composed from the ancestors, to compare */
+    int ancestors_total; /* Σ over steps and particles of slot · (ancestor + 1): a digest of the genealogy */
+    int unique[64];      /* distinct eves over all groups, per step */
+    unsigned scored;     /* bit i: step i was scored */
+    char *saved[64];     /* checkpoint after each step, all blobs one after another */
+    size_t saved_bytes;
+    int stop_after, restore_at;
+} sink;
+
+static int count_unique(const int *eves, int k) {
+    bool seen[N * 8] = {false};
+    int n = 0;
+    for (int i = 0; i < k; i++) {
+        n += !seen[eves[i]];
+        seen[eves[i]] = true;
+    }
+    return n;
+}
+
+static kac_status on_step(kac_events *e, const kac_step_event *v) {
+    sink *s = e->self;
+    int *eves = s->eves + v->group * s->k, before[N * 8];
+    CHECK(v->n_particles == s->k && v->n_groups == s->n_groups);
+    if (v->i_step == s->restore_at && s->n_events < s->n_groups)
+        for (int i = 0; i < s->k; i++) eves[i] = v->resampled ? -1 : v->eves[i];
+    memcpy(before, eves, (size_t)s->k * sizeof *eves);
+    for (int i = 0; i < s->k; i++) {
+        CHECK(v->ancestors[i] >= 0 && v->ancestors[i] < s->k);
+        if (!v->resampled) CHECK(v->ancestors[i] == i);
+        if (before[v->ancestors[i]] >= 0) {
+            eves[i] = before[v->ancestors[i]];
+            CHECK(v->eves[i] == eves[i]);
+        } else {
+            eves[i] = v->eves[i];
+        }
+        s->ancestors_total += (v->i_step + 1) * (i + 1) * (v->ancestors[i] + 1);
+    }
+    CHECK(v->ess >= 1.0 - 1e-9 && v->ess <= s->k * (1 + 1e-9));
+    CHECK((v->rewards != NULL) == v->scored);
+    s->unique[v->i_step] += count_unique(v->eves, s->k);
+    s->n_resampled += v->resampled;
+    s->scored |= v->scored ? 1u << v->i_step : 0;
+    s->last_step = v->i_step;
+    s->n_events++;
+    return KAC_OK;
+}
+
+static kac_status on_checkpoint(kac_events *e, int i_step, const kac_blob *blobs, int n_blobs) {
+    sink *s = e->self;
+    size_t total = 0, at = 0;
+    for (int i = 0; i < n_blobs; i++) total += blobs[i].n_bytes;
+    CHECK(s->saved_bytes == 0 || s->saved_bytes == total);
+    s->saved_bytes = total;
+    s->saved[i_step] = kac_alloc(total);
+    for (int i = 0; i < n_blobs; i++) {
+        memcpy(s->saved[i_step] + at, blobs[i].data, blobs[i].n_bytes);
+        at += blobs[i].n_bytes;
+    }
+    return KAC_OK;
+}
+
+static kac_status on_restore(kac_events *e, int *i_step, const kac_blob *blobs, int n_blobs) {
+    sink *s = e->self;
+    *i_step = s->restore_at;
+    for (int i = 0; s->restore_at > 0 && i < n_blobs; i++) {
+        size_t at = 0;
+        for (int j = 0; j < i; j++) at += blobs[j].n_bytes;
+        memcpy(blobs[i].data, s->saved[s->restore_at - 1] + at, blobs[i].n_bytes);
+    }
+    return KAC_OK;
+}
+
+static bool cancelled(kac_events *e) {
+    const sink *s = e->self;
+    return s->stop_after >= 0 && s->last_step == s->stop_after;
+}
+
+static sink *make_sink(int n_groups, int k) {
+    sink *s = kac_alloc(sizeof *s);
+    *s = (sink){.n_groups = n_groups, .k = k, .stop_after = -1};
+    s->events = (kac_events){s, on_step, on_checkpoint, on_restore, cancelled};
+    for (int i = 0; i < n_groups * k; i++) s->eves[i] = i % k;
+    return s;
+}
+
+static void free_sink(sink *s) {
+    for (int i = 0; i < 64; i++) kac_free(s->saved[i]);
+    kac_free(s);
+}
+
+/* ---- one run and its results, to compare bit by bit ---- */
+
+typedef struct result {
+    double x[N * 8][2], log_w[N * 8], rewards[N * 8], log_z[GROUPS];
+    int eves[N * 8];
+    int64_t evaluations;
+    kac_status status;
+} result;
+
+typedef struct setup {
+    const char *kernel;
+    double eta;
+    int n_groups, k;
+    const char *method, *line;
+    kac_reward *reward; /* NULL: the quadratic one */
+    sink *sink;
+} setup;
+
+static result run_setup(setup u) {
+    result all = {0};
+    kac_particles out = {0};
+    if (u.kernel == NULL) u.kernel = "exact";
+    if (u.n_groups == 0) u.n_groups = GROUPS;
+    if (u.k == 0) u.k = K;
+    kac_mixture *m = exact_mixture(u.kernel, u.eta, u.n_groups, u.k, 11);
+    kac_reward *r = u.reward != NULL ? u.reward : exact_reward();
+    all.status =
+        exact_run(&out, kac_mixture_process(m), r, u.sink != NULL ? &u.sink->events : NULL, u.method, u.line, 11);
+    for (int i = 0; all.status == KAC_OK && i < u.n_groups * u.k; i++) {
+        memcpy(all.x[i], kac_mixture_point(kac_mixture_process(m), i, KAC_STAGE_FINAL), sizeof all.x[i]);
+        all.log_w[i] = out.log_weights[i];
+        all.rewards[i] = out.rewards[i];
+        all.eves[i] = out.eves[i];
+    }
+    for (int g = 0; all.status == KAC_OK && g < u.n_groups; g++) all.log_z[g] = out.log_z[g];
+    all.evaluations = kac_mixture_evaluations(m);
+    kac_particles_free(&out);
+    if (u.reward == NULL) kac_quadratic_destroy(r);
+    kac_mixture_destroy(m);
+    return all;
+}
+
+static bool same_bits(const result *a, const result *b) {
+    return memcmp(a->x, b->x, sizeof a->x) == 0 && memcmp(a->log_w, b->log_w, sizeof a->log_w) == 0 &&
+           memcmp(a->log_z, b->log_z, sizeof a->log_z) == 0 && memcmp(a->eves, b->eves, sizeof a->eves) == 0;
+}
+
+/* lambda 0 is the plain sampler to the bit, whatever else is asked. */
+static void test_lambda_zero(void) {
+    static const char *const lines[] = {"lambda=0",
+                                        "lambda=0 ess-threshold=1",
+                                        "lambda=0 ess-threshold=1 resampling=multinomial",
+                                        "lambda=0 ess-threshold=1 resampling=residual score-every=1 potential=max",
+                                        "lambda=0 ess-threshold=1 resampling=ssp potential=sum",
+                                        "lambda=0 resampling=stratified potential=reward"};
+    const result plain = run_setup((setup){.method = "none", .line = ""});
+    for (int i = 0; i < KAC_COUNT_OF(lines); i++) {
+        const result steered = run_setup((setup){.method = "fk", .line = lines[i]});
+        CHECK_OK(steered.status);
+        if (!CHECK(same_bits(&plain, &steered))) printf("  with %s\n", lines[i]);
+    }
+    CHECK(plain.log_z[0] == 0.0 && plain.log_w[3] == 0.0);
+    const result best = run_setup((setup){.method = "best-of-n", .line = "lambda=0"});
+    CHECK(same_bits(&plain, &best));
+    const result steered = run_setup((setup){.method = "fk", .line = "lambda=2 score-every=1"});
+    CHECK(!same_bits(&plain, &steered));
+}
+
+static void test_one_particle(void) {
+    const result plain = run_setup((setup){.method = "none", .line = "", .k = 1});
+    const result one = run_setup((setup){.method = "fk", .line = "lambda=3 ess-threshold=1 score-every=1", .k = 1});
+    CHECK(memcmp(plain.x, one.x, sizeof plain.x) == 0);
+    for (int g = 0; g < GROUPS; g++) CHECK_NEAR(one.log_z[g], 3.0 * one.rewards[g], 1e-9);
+}
+
+/* best-of-n and fk that never resamples are both importance sampling of the plain samples. */
+static void test_importance(void) {
+    const result best = run_setup((setup){.method = "best-of-n", .line = "lambda=1.5"});
+    for (int i = 0; i < N; i++) CHECK(best.log_w[i] == 1.5 * best.rewards[i]);
+    static const char *const potentials[] = {"difference", "max", "sum", "reward"};
+    for (int i = 0; i < 4; i++) {
+        char line[96];
+        snprintf(line, sizeof line, "lambda=1.5 ess-threshold=0 score-every=1 potential=%s", potentials[i]);
+        const result never = run_setup((setup){.method = "fk", .line = line});
+        CHECK(memcmp(best.x, never.x, sizeof best.x) == 0);
+        for (int j = 0; j < N; j++) CHECK_NEAR(never.log_w[j], best.log_w[j], 1e-9);
+    }
+}
+
+/* Groups share nothing: the first of three is the same as a run of its own. */
+static void test_groups(void) {
+    const result three = run_setup((setup){.method = "fk", .line = "lambda=2 score-every=1"});
+    const result one = run_setup((setup){.method = "fk", .line = "lambda=2 score-every=1", .n_groups = 1});
+    CHECK(memcmp(three.x, one.x, K * sizeof one.x[0]) == 0 && three.log_z[0] == one.log_z[0]);
+    CHECK(memcmp(three.log_w, one.log_w, K * sizeof(double)) == 0);
+}
+
+/* ---- rewards made for a test ---- */
+
+typedef struct shifted {
+    kac_reward reward, *inner;
+    double shift, bad_value;
+    int bad_call, n_calls, n_scored, most_scored;
+} shifted;
+
+static kac_status shifted_score(kac_reward *r, kac_process *p, const int *slots, int n, kac_stage stage, double *out) {
+    shifted *s = r->self;
+    KAC_TRY(s->inner->score(s->inner, p, slots, n, stage, out));
+    for (int i = 0; i < n; i++) out[i] += s->shift;
+    if (++s->n_calls == s->bad_call) out[n - 3] = s->bad_value;
+    s->n_scored += n;
+    return KAC_OK;
+}
+
+static shifted make_shifted(double shift) {
+    return (shifted){.reward = {.name = "shifted", .score = shifted_score}, .inner = exact_reward(), .shift = shift};
+}
+
+static result run_shifted(shifted *s, setup u) {
+    s->reward.self = s;
+    u.reward = &s->reward;
+    return run_setup(u);
+}
+
+/* r + c moves log Z by lambda c and nothing else. */
+static void test_shift(void) {
+    static const char *const lines[] = {"lambda=1 score-every=1", "lambda=1 score-every=2 potential=max resampling=ssp",
+                                        "lambda=1 score-steps=10,16 potential=sum",
+                                        "lambda=1 score-steps=12,17 potential=reward"};
+    for (int i = 0; i < KAC_COUNT_OF(lines); i++) {
+        shifted none = make_shifted(0), ten = make_shifted(10);
+        const result a = run_shifted(&none, (setup){.method = "fk", .line = lines[i]});
+        const result b = run_shifted(&ten, (setup){.method = "fk", .line = lines[i]});
+        if (!CHECK(memcmp(a.x, b.x, sizeof a.x) == 0)) printf("  with %s\n", lines[i]);
+        for (int g = 0; g < GROUPS; g++) CHECK_NEAR(b.log_z[g], a.log_z[g] + 10.0, 1e-9);
+        for (int j = 1; j < K; j++) CHECK_NEAR(b.log_w[j] - b.log_w[0], a.log_w[j] - a.log_w[0], 1e-9);
+        kac_quadratic_destroy(none.inner);
+        kac_quadratic_destroy(ten.inner);
+    }
+}
+
+static void test_not_finite(void) {
+    static const double bad[] = {NAN, INFINITY, -INFINITY};
+    for (int i = 0; i < 3; i++) {
+        shifted s = make_shifted(0);
+        s.bad_call = 2;
+        s.bad_value = bad[i];
+        const result r = run_shifted(&s, (setup){.method = "fk", .line = "score-steps=4,9"});
+        CHECK_FAILS(r.status, KAC_E_NONFINITE, "particle 5 of group 2");
+        CHECK_FAILS(r.status, KAC_E_NONFINITE, "at step 9 of 20");
+        kac_quadratic_destroy(s.inner);
+    }
+    shifted s = make_shifted(1e308);
+    const result r = run_shifted(&s, (setup){.method = "fk", .line = "lambda=1000"});
+    CHECK_FAILS(r.status, KAC_E_NONFINITE, "lambda times reward");
+    kac_quadratic_destroy(s.inner);
+}
+
+/* ---- when and how often ---- */
+
+static unsigned scored_steps(const char *line) {
+    sink *s = make_sink(GROUPS, K);
+    const result r = run_setup((setup){.method = "fk", .line = line, .sink = s});
+    const unsigned scored = r.status == KAC_OK ? s->scored : 0;
+    free_sink(s);
+    return scored;
+}
+
+static void test_score_steps(void) {
+    const unsigned last = 1u << EXACT_STEPS;
+    CHECK(scored_steps("") == (last | 1u << 4 | 1u << 8 | 1u << 12 | 1u << 16));
+    CHECK(scored_steps("score-every=7") == (last | 1u << 7 | 1u << 14));
+    CHECK(scored_steps("score-every=7 score-start=3 score-end=10") == (last | 1u << 3 | 1u << 10));
+    CHECK(scored_steps("score-steps=0,19,5") == (last | 1u << 0 | 1u << 19 | 1u << 5));
+    CHECK(scored_steps("score-every=1 score-start=0 score-end=19") == (2 * last - 1));
+    CHECK(scored_steps("score-every=100") == last);
+    result r = run_setup((setup){.method = "fk", .line = "score-steps=20"});
+    CHECK_FAILS(r.status, KAC_E_USAGE, "0 to 19");
+    r = run_setup((setup){.method = "fk", .line = "score-start=20"});
+    CHECK_FAILS(r.status, KAC_E_USAGE, "0 to 19");
+    r = run_setup((setup){.method = "fk", .line = "score-steps=2 score-every=3"});
+    CHECK_FAILS(r.status, KAC_E_USAGE, "score-steps");
+}
+
+static void test_counts(void) {
+    /* a noisy chain: every state is new, every state is evaluated once and scored where asked */
+    shifted s = make_shifted(0);
+    result r = run_shifted(&s, (setup){.method = "fk", .line = "lambda=2 score-steps=5,12"});
+    CHECK(r.evaluations == N * EXACT_STEPS && s.n_calls == 3 && s.n_scored == 3 * N);
+    kac_quadratic_destroy(s.inner);
+    /* a deterministic one: copies stay copies, and are neither evaluated nor scored again */
+    sink *k = make_sink(GROUPS, 32);
+    s = make_shifted(0);
+    r = run_shifted(
+        &s,
+        (setup){
+            .kernel = "ddim", .eta = 0, .k = 32, .method = "fk", .line = "lambda=2 score-steps=5,12,13", .sink = k});
+    CHECK_OK(r.status);
+    CHECK(k->unique[EXACT_STEPS] < k->unique[0]);
+    int64_t evaluations = 0, scored = k->unique[12] + k->unique[11] + k->unique[4] + k->unique[EXACT_STEPS];
+    for (int i = 0; i < EXACT_STEPS; i++) {
+        if (i > 0) CHECK(k->unique[i] <= k->unique[i - 1]);
+        evaluations += i == 0 ? k->unique[0] : k->unique[i - 1]; /* states before this step's resampling */
+    }
+    CHECK(r.evaluations == evaluations && s.n_scored == scored);
+    for (int i = 0; i < GROUPS * 32; i++)
+        for (int j = i / 32 * 32; j < i; j++)
+            CHECK((memcmp(r.x[i], r.x[j], sizeof r.x[i]) == 0) == (r.eves[i] == r.eves[j]));
+    kac_quadratic_destroy(s.inner);
+    free_sink(k);
+}
+
+/* ---- stop anywhere, go on to the same bits ---- */
+
+static void test_checkpoints(const char *method, const char *line, const char *kernel, double eta) {
+    sink *whole = make_sink(GROUPS, K);
+    const result want = run_setup((setup){.kernel = kernel, .eta = eta, .method = method, .line = line, .sink = whole});
+    CHECK(whole->n_events == GROUPS * (EXACT_STEPS + 1));
+    for (int at = 1; at <= EXACT_STEPS; at++) {
+        sink *rest = make_sink(GROUPS, K);
+        memcpy(rest->saved, whole->saved, sizeof rest->saved);
+        rest->restore_at = at;
+        rest->events.on_checkpoint = NULL;
+        const result got =
+            run_setup((setup){.kernel = kernel, .eta = eta, .method = method, .line = line, .sink = rest});
+        CHECK_OK(got.status);
+        if (!CHECK(same_bits(&want, &got))) printf("  %s %s from step %d\n", method, line, at);
+        CHECK(rest->n_events == GROUPS * (EXACT_STEPS + 1 - at));
+        memset(rest->saved, 0, sizeof rest->saved);
+        free_sink(rest);
+    }
+    sink *stopped = make_sink(GROUPS, K);
+    stopped->stop_after = 6;
+    const result part =
+        run_setup((setup){.kernel = kernel, .eta = eta, .method = method, .line = line, .sink = stopped});
+    CHECK_FAILS(part.status, KAC_E_CANCELLED, "after step 7 of 20");
+    CHECK(stopped->saved[6] != NULL && stopped->saved[7] == NULL);
+    CHECK(memcmp(stopped->saved[6], whole->saved[6], whole->saved_bytes) == 0);
+    free_sink(stopped);
+    free_sink(whole);
+}
+
+static void test_damaged_checkpoint(void) {
+    sink *s = make_sink(GROUPS, K);
+    s->restore_at = EXACT_STEPS + 1;
+    s->saved[EXACT_STEPS] = kac_alloc(1 << 20);
+    const result r = run_setup((setup){.method = "fk", .line = "", .sink = s});
+    CHECK_FAILS(r.status, KAC_E_FORMAT, "checkpoint");
+    free_sink(s);
+}
+
+static void test_genealogy(void) {
+    sink *s = make_sink(GROUPS, K);
+    const result r = run_setup(
+        (setup){.method = "fk", .line = "lambda=2 score-every=1 ess-threshold=1 resampling=multinomial", .sink = s});
+    CHECK_OK(r.status);
+    CHECK(s->n_resampled == GROUPS * (EXACT_STEPS - 2)); /* steps 1 … 18 */
+    for (int i = 0; i < N; i++) CHECK(s->eves[i] == r.eves[i]);
+    for (int i = 1; i <= EXACT_STEPS; i++) CHECK(s->unique[i] <= s->unique[i - 1]);
+    CHECK(s->unique[EXACT_STEPS] < N);
+    free_sink(s);
+}
+
+static void test_methods(void) {
+    CHECK(kac_method_find("fk") != NULL && kac_method_find("nothing") == NULL);
+    int n = 0;
+    for (const kac_method *const *m = kac_method_list(); *m != NULL; m++, n++) CHECK(kac_method_find((*m)->name) == *m);
+    CHECK(n >= 3);
+    kac_mixture *m = exact_mixture("exact", 0, 1, 4, 1);
+    kac_particles out = {0};
+    CHECK_FAILS(exact_run(&out, kac_mixture_process(m), NULL, NULL, "fk", "", 1), KAC_E_USAGE, "--reward");
+    CHECK_FAILS(exact_run(&out, kac_mixture_process(m), NULL, NULL, "best-of-n", "", 1), KAC_E_USAGE, "--reward");
+    if (CHECK_OK(exact_run(&out, kac_mixture_process(m), NULL, NULL, "none", "", 1))) CHECK(isnan(out.rewards[0]));
+    kac_particles_free(&out);
+    kac_mixture_destroy(m);
+}
+
+int main(void) {
+    test_lambda_zero();
+    test_one_particle();
+    test_importance();
+    test_groups();
+    test_shift();
+    test_not_finite();
+    test_score_steps();
+    test_counts();
+    test_checkpoints("fk", "lambda=2 score-every=1", "exact", 0);
+    test_checkpoints("fk", "lambda=2 score-every=2 potential=max ess-threshold=0.9 resampling=ssp", "ddim", 0.7);
+    test_checkpoints("fk", "lambda=2 score-every=3 potential=sum", "ddim", 0);
+    test_checkpoints("none", "", "exact", 0);
+    test_checkpoints("best-of-n", "lambda=1", "ddim", 1);
+    test_damaged_checkpoint();
+    test_genealogy();
+    test_methods();
+    return check_done();
+}
