@@ -10,4 +10,7 @@ typedef struct roofline {
 /* About a third of a second. */
 roofline roofline_measure(int n_threads);
 
+/* The calling thread's own time, which stands still while others have the CPU. */
+double roofline_thread_ms(void);
+
 #endif
