@@ -1,0 +1,51 @@
+/* The table: the reference with the slots that src/cpu has. */
+#include "cpu/cpu.h"
+#include "ref/ref.h"
+
+static kac_status open_backend(kac_ctx *c) {
+    const struct kac_kernels *k;
+    KAC_TRY(kac_cpu_kernels_find(&k));
+    c->backend = (void *)k;
+    return KAC_OK;
+}
+
+static void close_backend(kac_ctx *c) {
+    c->backend = NULL;
+}
+
+static size_t scratch_bytes(const kac_ctx *c, kac_op op, const void *args) {
+    switch (op) {
+    case KAC_OP_linear:
+        return kac_cpu_linear_scratch(c, args);
+    case KAC_OP_conv2d:
+        return kac_cpu_conv2d_scratch(c, args);
+    case KAC_OP_attention:
+        return kac_cpu_attention_scratch(c, args);
+    case KAC_OP_group_norm:
+        return kac_cpu_group_norm_scratch(c, args);
+    default:
+        return kac_ref_scratch_bytes(c, op, args);
+    }
+}
+
+/* Slots that stay with the reference: small inputs, or never inside a step. */
+#define KAC_REF_KEPT(X)                                                                                                \
+    X(matmul_t) X(l2_normalize) X(modulate) X(clamp) X(row_stats) X(timestep_embedding) X(avg_pool2) X(resample)
+
+static const struct kac_ops cpu_ops = {.name = "cpu",
+                                       .open = open_backend,
+                                       .close = close_backend,
+                                       .weight_pack = kac_cpu_weight_pack,
+                                       .weight_bytes = kac_cpu_weight_bytes,
+                                       .scratch_bytes = scratch_bytes,
+#define REF_ENTRY(op) .op = kac_ref_##op,
+                                       KAC_REF_KEPT(REF_ENTRY)
+#undef REF_ENTRY
+#define CPU_ENTRY(op) .op = kac_cpu_##op,
+                                           KAC_CPU_OPS(CPU_ENTRY)
+#undef CPU_ENTRY
+};
+
+const struct kac_ops *kac_cpu_ops(void) {
+    return &cpu_ops;
+}

@@ -1,0 +1,77 @@
+/* The fast CPU backend: what its files share.
+ *
+ * Starts from the reference table and overrides slots (backend.c). Drivers (this folder) cut an op into tasks for OpenMP; kernels
+ * (isa/) do the arithmetic. A slot takes scratch once, exactly what its `..._scratch` says, so that plan runs are exact. */
+#ifndef KAC_CPU_H
+#define KAC_CPU_H
+
+#include "cpu/kernels.h"
+#include "tensor/convert.h"
+#include <omp.h>
+
+/* The kernels for this machine; KAC_ISA=portable|avx2|avx512 in the environment chooses a lower set. KAC_E_USAGE for an unknown or
+ * unavailable one. */
+kac_status kac_cpu_kernels_find(const struct kac_kernels **out);
+/* Those of an open context; in a plan run, those a real run would find. */
+const struct kac_kernels *kac_cpu_kernels_of(const kac_ctx *c);
+
+/* Carves named pieces out of one block of scratch; with base NULL it only counts. */
+typedef struct kac_carver {
+    char *base;
+    size_t used;
+} kac_carver;
+static inline void *kac_carve(kac_carver *v, size_t n_bytes) {
+    void *p = v->base ? v->base + v->used : NULL;
+    v->used += (n_bytes + 63) / 64 * 64;
+    return p;
+}
+
+/* Work below this many flops is not worth waking other threads. */
+enum { KAC_PARALLEL_FLOPS = 200000 };
+static inline int kac_cpu_threads(const kac_ctx *c, double flops) {
+    return flops < KAC_PARALLEL_FLOPS ? 1 : c->n_threads;
+}
+
+static inline int64_t kac_ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
+/* x as f32 rows at a fixed distance: in place when it is that already, else copied to `buffer`. */
+bool kac_cpu_rows_in_place(const kac_tensor *x, int64_t *ld);
+void kac_cpu_rows_copy(kac_ctx *c, float *buffer, const kac_tensor *x);
+
+/* ---- weights (weight.c) ---- */
+typedef struct kac_weight_layout {
+    int64_t n_taps, panels;
+    size_t direct_bytes, wino_bytes; /* Winograd's: [36][panel][n_in][nr] f32 behind the direct ones */
+} kac_weight_layout;
+kac_weight_layout kac_cpu_weight_layout(const struct kac_kernels *k, const kac_weight *w, kac_dtype dtype,
+                                        int stride_hint);
+kac_status kac_cpu_weight_pack(kac_ctx *c, kac_weight *w, kac_tensor src, int stride_hint);
+void kac_cpu_weight_bytes(const kac_ctx *c, const kac_weight *w, int stride_hint, size_t *model, size_t *scratch);
+
+/* ---- slots ---- */
+/* Threads over rows and panels of g. partials: kac_cpu_gemm_partials(...) bytes, used when the sum has several blocks. */
+void kac_cpu_gemm(kac_ctx *c, const kac_gemm *g, float *partials);
+size_t kac_cpu_gemm_partials(const kac_ctx *c, const kac_gemm *g);
+
+#define KAC_CPU_OPS(X)                                                                                                 \
+    X(linear)                                                                                                          \
+    X(conv2d) X(attention) X(group_norm) X(layer_norm) X(activate) X(affine) X(lincomb) X(copy) X(concat) X(gather)    \
+        X(embedding) X(upsample_nearest) X(randn)
+#define KAC_CPU_SLOT(name) kac_status kac_cpu_##name(kac_ctx *c, const kac_##name##_args *a);
+KAC_CPU_OPS(KAC_CPU_SLOT)
+#undef KAC_CPU_SLOT
+
+size_t kac_cpu_linear_scratch(const kac_ctx *c, const kac_linear_args *a);
+size_t kac_cpu_conv2d_scratch(const kac_ctx *c, const kac_conv2d_args *a);
+size_t kac_cpu_attention_scratch(const kac_ctx *c, const kac_attention_args *a);
+size_t kac_cpu_group_norm_scratch(const kac_ctx *c, const kac_group_norm_args *a);
+
+/* Winograd's part of conv2d (winograd.c). x: f32 or bf16 NHWC; bias rows prepared by conv2d. */
+void kac_cpu_wino_pack(kac_ctx *c, float *u, const kac_weight *w, const kac_tensor *src, int64_t panels);
+bool kac_cpu_wino_fits(const struct kac_kernels *k, const kac_conv2d_args *a);
+size_t kac_cpu_wino_scratch(const kac_ctx *c, const kac_conv2d_args *a);
+void kac_cpu_wino_run(kac_ctx *c, const kac_conv2d_args *a, const float *bias, const int *bias_row, void *scratch);
+
+#endif

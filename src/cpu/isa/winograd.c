@@ -1,0 +1,148 @@
+/* Winograd F(4×4, 3×3), transforms vectorised over channels.
+ *
+ * Points 0, ±a, ±b, ∞ with a = √½, b = √2 (a²b² = 1): the rounding error is half of that of the points 0, ±1, ±2.
+ *   input   d [6, 6] -> Bᵀ d B      output  m [6, 6] -> Aᵀ m A [4, 4]
+ * Source: Lavin and Gray 2016; Barabasz et al. 2020 on the choice of points. */
+#include "cpu/isa/act.h"
+#include "cpu/isa/table.h"
+
+#define PA 0.707106781f
+#define PB 1.414213562f
+#define PA3 0.353553391f
+#define PB3 2.828427125f
+
+static KAC_INLINE void input_line(vf *o, const vf *d) {
+    const vf p = d[4] - 2.0f * d[2], q = d[3] - 2.0f * d[1];
+    const vf r = d[4] - 0.5f * d[2], s = d[3] - 0.5f * d[1];
+    o[0] = d[4] - 2.5f * d[2] + d[0];
+    o[1] = p + PA * q;
+    o[2] = p - PA * q;
+    o[3] = r + PB * s;
+    o[4] = r - PB * s;
+    o[5] = d[5] - 2.5f * d[3] + d[1];
+}
+
+static KAC_INLINE void output_line(vf *y, const vf *m) {
+    const vf s1 = m[1] + m[2], d1 = m[1] - m[2], s2 = m[3] + m[4], d2 = m[3] - m[4];
+    y[0] = m[0] + s1 + s2;
+    y[1] = PA * d1 + PB * d2;
+    y[2] = 0.5f * s1 + 2.0f * s2;
+    y[3] = PA3 * d1 + PB3 * d2 + m[5];
+}
+
+/* One vector of channels of one tile; lanes < V at the end of a row of channels. */
+static KAC_INLINE void tile_in(const char *const *src, int64_t c, int lanes, const int bf16, float *v, int64_t ldp) {
+    vf t[6][6]; /* [column][row] */
+    for (int x = 0; x < 6; x++) {
+        vf d[6];
+#pragma GCC unroll 6
+        for (int y = 0; y < 6; y++)
+            d[y] = lanes == V ? x_load(src[y * 6 + x], c, bf16) : x_load_n(src[y * 6 + x], c, lanes, bf16);
+        input_line(t[x], d);
+    }
+    for (int y = 0; y < 6; y++) {
+        vf d[6], o[6];
+#pragma GCC unroll 6
+        for (int x = 0; x < 6; x++) d[x] = t[x][y];
+        input_line(o, d);
+#pragma GCC unroll 6
+        for (int x = 0; x < 6; x++) {
+            float *to = v + (y * 6 + x) * ldp + c;
+            if (lanes == V)
+                v_store(to, o[x]);
+            else
+                v_store_n(to, o[x], lanes);
+        }
+    }
+}
+
+static KAC_INLINE void tiles_in(const kac_wino_map *w, const char *x, const int bf16, int64_t t0, int64_t t1, float *v,
+                                int64_t ldp) {
+    const int64_t size = bf16 ? 2 : 4, per_image = w->th * w->tw;
+    for (int64_t t = t0; t < t1; t++, v += w->n_in) {
+        const int64_t image = t / per_image, tile = t % per_image;
+        const int64_t y0 = tile / w->tw * 4 - w->pad_top, x0 = tile % w->tw * 4 - w->pad_left;
+        const char *src[36];
+        for (int i = 0; i < 36; i++) {
+            const int64_t yy = y0 + i / 6, xx = x0 + i % 6;
+            const bool inside = yy >= 0 && yy < w->h && xx >= 0 && xx < w->w;
+            src[i] = inside ? x + ((image * w->h + yy) * w->w + xx) * w->n_in * size : (const char *)w->zeros;
+        }
+        int64_t c = 0;
+        for (; c + V <= w->n_in; c += V) tile_in(src, c, V, bf16, v, ldp);
+        if (c < w->n_in) tile_in(src, c, (int)(w->n_in - c), bf16, v, ldp);
+    }
+}
+
+/* Tiles t0 … t1 of all images -> v[position · ldp + (t − t0) · n_in + channel]. */
+void kac_isa(kac_wino_in)(const kac_wino_map *w, const void *x, bool bf16, int64_t t0, int64_t t1, float *v,
+                          int64_t ldp) {
+    if (bf16)
+        tiles_in(w, x, 1, t0, t1, v, ldp);
+    else
+        tiles_in(w, x, 0, t0, t1, v, ldp);
+}
+
+typedef struct tile_place {
+    int64_t at;  /* element of out of the tile's first pixel, channel 0 */
+    int64_t row; /* elements from one row of pixels to the next */
+    int ny, nx;
+    const float *bias;
+} tile_place;
+
+static KAC_INLINE void tile_out(const kac_wino_map *w, const kac_wino_out *o, const tile_place *place, int64_t c,
+                                int lanes, const int bf16, const float *m, int64_t ldp) {
+    vf t[6][4]; /* [column][row of 4] */
+    for (int x = 0; x < 6; x++) {
+        vf d[6];
+#pragma GCC unroll 6
+        for (int y = 0; y < 6; y++)
+            d[y] = lanes == V ? v_load(m + (y * 6 + x) * ldp + c) : v_load_n(m + (y * 6 + x) * ldp + c, lanes);
+        output_line(t[x], d);
+    }
+    vf bias = {0};
+    if (place->bias) bias = lanes == V ? v_load(place->bias + c) : v_load_n(place->bias + c, lanes);
+    for (int y = 0; y < place->ny; y++) {
+        vf d[6], r[4];
+#pragma GCC unroll 6
+        for (int x = 0; x < 6; x++) d[x] = t[x][y];
+        output_line(r, d);
+        for (int x = 0; x < place->nx; x++) {
+            const int64_t at = place->at + y * place->row + x * w->n_out + c;
+            vf z = r[x] + bias;
+            if (o->act != KAC_ACT_NONE) z = v_act(z, o->act);
+            if (lanes == V) {
+                if (o->residual) z += x_load(o->residual, at, bf16);
+                x_store(o->out, at, z, bf16);
+            } else {
+                if (o->residual) z += x_load_n(o->residual, at, lanes, bf16);
+                x_store_n(o->out, at, z, lanes, bf16);
+            }
+        }
+    }
+}
+
+static KAC_INLINE void tiles_out(const kac_wino_map *w, const kac_wino_out *o, const int bf16, int64_t t0, int64_t t1,
+                                 const float *m, int64_t ldp) {
+    const int64_t per_image = w->th * w->tw;
+    for (int64_t t = t0; t < t1; t++, m += w->n_out) {
+        const int64_t image = t / per_image, tile = t % per_image, y = tile / w->tw * 4, x = tile % w->tw * 4;
+        const tile_place place = {.at = ((image * w->ho + y) * w->wo + x) * w->n_out,
+                                  .row = w->wo * w->n_out,
+                                  .ny = (int)KAC_MIN(4, w->ho - y),
+                                  .nx = (int)KAC_MIN(4, w->wo - x),
+                                  .bias = o->bias ? o->bias + (o->bias_row ? o->bias_row[image] : 0) * w->n_out : NULL};
+        int64_t c = 0;
+        for (; c + V <= w->n_out; c += V) tile_out(w, o, &place, c, V, bf16, m, ldp);
+        if (c < w->n_out) tile_out(w, o, &place, c, (int)(w->n_out - c), bf16, m, ldp);
+    }
+}
+
+/* m[position · ldp + (t − t0) · n_out + channel] -> pixels of out, with bias, activation and residual. */
+void kac_isa(kac_wino_out_run)(const kac_wino_map *w, const kac_wino_out *o, int64_t t0, int64_t t1, const float *m,
+                               int64_t ldp) {
+    if (o->x_bf16)
+        tiles_out(w, o, 1, t0, t1, m, ldp);
+    else
+        tiles_out(w, o, 0, t0, t1, m, ldp);
+}
