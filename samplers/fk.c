@@ -108,9 +108,8 @@ static kac_status sample(fk *f) {
             KAC_TRY(kac_swarm_score(s, i_step, KAC_STAGE_PREDICTED));
             weigh(f, false);
         }
-        /* Weights of a guided proposal change at every step; without one, only scoring can make a resampling due. */
-        const bool may_resample = scored || s->process->log_ratio != NULL;
-        KAC_TRY(kac_swarm_resample(s, i_step, may_resample ? f->threshold : 0.0, f->scheme));
+        /* Only scoring steps resample: between them the ratios of a guided proposal would select against the guidance. */
+        KAC_TRY(kac_swarm_resample(s, i_step, scored ? f->threshold : 0.0, f->scheme));
         KAC_TRY(kac_swarm_report(s, i_step, scored));
         KAC_TRY(kac_swarm_step(s, i_step));
     }
