@@ -96,8 +96,16 @@ static kac_status activate(kac_ctx *c, kac_tensor *x, kac_act act) {
     return KAC_OK;
 }
 
+/* A row per distinct timestep, reported as a row per image, which is what the reference computes. */
+static kac_status tap_rows(const pass *p, kac_tensor rows, int n_images, const char *name) {
+    if (p->c->tap == NULL) return KAC_OK;
+    kac_tensor all = KAC_NONE;
+    KAC_TRY(kac_gather(p->c, &all, rows, p->time.row, n_images));
+    return kac_tap(p->c, all, "%s", name);
+}
+
 /* The embedding of n timesteps, with the activation that every residual block begins with. */
-static kac_status embed_time(pass *p, const double *timestep, int n) {
+static kac_status embed_time(pass *p, const double *timestep, int n, int n_images) {
     const kac_unet_config *cfg = &p->u->cfg;
     kac_ctx *c = p->c;
     kac_tensor emb = KAC_NONE, wave = KAC_NONE, inner = KAC_NONE;
@@ -106,9 +114,10 @@ static kac_status embed_time(pass *p, const double *timestep, int n) {
     KAC_TRY(kac_take_make(&wave, &c->scratch, c->dtype, n, cfg->channels[0]));
     KAC_TRY(kac_timestep_embedding(c, &wave, timestep, n, (int)cfg->channels[0], cfg->flip_sin_to_cos, cfg->freq_shift,
                                    1, 10000));
+    KAC_TRY(tap_rows(p, wave, n_images, "time_proj"));
     KAC_TRY(kac_nn_linear_run(c, &inner, &p->u->time1, wave, cfg->head_act, KAC_NONE));
     KAC_TRY(kac_nn_linear_run(c, &emb, &p->u->time2, inner, cfg->time_mlp_post, KAC_NONE));
-    KAC_TRY(kac_tap(c, emb, "time_embedding"));
+    KAC_TRY(tap_rows(p, emb, n_images, "time_embedding"));
     KAC_TRY(activate(c, &emb, cfg->time_post));
     KAC_TRY(activate(c, &emb, cfg->act));
     kac_scope_close(c, mark);
@@ -262,7 +271,7 @@ static kac_status run_all(pass *p, kac_tensor *out, kac_tensor x, const double *
     const kac_unet *u = p->u;
     const int64_t n = x.shape[0], h = x.shape[1], w = x.shape[2];
     kac_ctx *c = p->c;
-    KAC_TRY(embed_time(p, timestep, n_timestep));
+    KAC_TRY(embed_time(p, timestep, n_timestep, (int)n));
     if (c->tape == NULL)
         for (int i = 0; i < 2; i++) KAC_TRY(kac_take_make(&p->turn[i], &c->scratch, c->dtype, n * turn_count(u, h, w)));
     KAC_TRY(push_skip(p, n, h, w, u->cfg.channels[0]));
