@@ -81,7 +81,7 @@ static kac_status describe_file(cJSON *d, const char *path) {
     if (f == NULL) return KAC_FAIL(KAC_E_IO, "%s cannot be read", path);
     const size_t n = fread(head, 1, sizeof head, f);
     fclose(f);
-    if (n >= 8 && memcmp(head, "\x89PNG\r\n\x1a\n", 8) == 0) return KAC_FAIL(KAC_E_UNSUPPORTED, "png later");
+    if (n >= 8 && memcmp(head, "\x89PNG\r\n\x1a\n", 8) == 0) return kac_info_png(d, path);
     return kac_info_safetensors(d, path);
 }
 

@@ -1,0 +1,105 @@
+/* kac generate PROMPT: one steered run and its page. */
+#include "run/generate.h"
+#include "cli.h"
+#include "progress.h"
+#include "report/report.h"
+#include "run/generate_options.h"
+#include "show.h"
+#include "weights.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The page of what is there, also of a run that stopped. Returns its path (caller frees), or NULL. */
+static char *make_page(const char *folder) {
+    char *page = kac_path_join(folder, "index.html");
+    if (page != NULL && kac_report_write(folder, NULL) != KAC_OK) {
+        kac_cli_complain("generate", kac_error());
+        kac_free(page);
+        page = NULL;
+    }
+    return page;
+}
+
+static kac_status print_json(const kac_generate_result *r, const char *page) {
+    cJSON *d = cJSON_CreateObject();
+    cJSON_AddStringToObject(d, "folder", r->folder);
+    if (page != NULL) cJSON_AddStringToObject(d, "page", page);
+    if (r->best != NULL) cJSON_AddStringToObject(d, "best", r->best);
+    if (isfinite(r->best_reward)) cJSON_AddNumberToObject(d, "best_reward", r->best_reward);
+    cJSON *run = r->json == NULL ? NULL : cJSON_Parse(r->json);
+    if (run != NULL) cJSON_AddItemToObject(d, "run", run);
+    return kac_cli_print_json(d);
+}
+
+static void print_result(const kac_generate_result *r, const char *page) {
+    if (r->best != NULL) {
+        printf("best     ");
+        kac_cli_print_text(r->best);
+        if (isfinite(r->best_reward)) printf("  (reward %.4g)", r->best_reward);
+        printf("\n");
+    }
+    if (r->n_images > 1) {
+        printf("all %-4d ", r->n_images);
+        kac_cli_print_text(r->folder);
+        printf("\n");
+    }
+    if (page != NULL) {
+        printf("page     ");
+        kac_cli_print_text(page);
+        printf("\n");
+    }
+}
+
+static kac_status finish(const kac_cli *cli, const kac_generate_result *r, kac_status status) {
+    if (status == KAC_OK && kac_options_bool(cli->options, "plan"))
+        return r->json == NULL ? KAC_E_MEMORY : kac_cli_show(cli, cJSON_Parse(r->json));
+    if (r->folder == NULL) return status;
+    char *error = status == KAC_OK ? NULL : kac_strdup(kac_error());
+    char *page = make_page(r->folder);
+    if (status == KAC_OK && cli->json)
+        status = print_json(r, page);
+    else if (status == KAC_OK)
+        print_result(r, page);
+    else if (status == KAC_E_CANCELLED)
+        status = KAC_FAIL(status, "stopped; 'kac generate --resume -o %s' goes on to the same pictures", r->folder);
+    else
+        status = KAC_FAIL(status, "%s", error == NULL ? "out of memory" : error);
+    kac_free(page);
+    kac_free(error);
+    return status;
+}
+
+static kac_status run(kac_cli *cli) {
+    char *weights = kac_cli_weights_dir();
+    kac_cli_progress *progress = kac_cli_progress_open();
+    if (weights == NULL || progress == NULL) return KAC_E_MEMORY;
+    cli->argv[0] = (char[]){"kac"};
+    const kac_generate_args args = {.options = cli->options,
+                                    .command = (const char *const *)cli->argv,
+                                    .n_command = cli->argc,
+                                    .weights_dir = weights,
+                                    .hooks = kac_cli_progress_hooks(progress)};
+    kac_generate_result result = {0};
+    kac_status s = kac_generate(&result, &args);
+    kac_cli_progress_close(progress);
+    s = finish(cli, &result, s);
+    kac_generate_result_free(&result);
+    kac_free(weights);
+    return s;
+}
+
+const kac_cli_command kac_cli_generate = {
+    .name = "generate",
+    .summary = "Steered pictures from prompts, with a run folder and its page.",
+    .words_usage = "PROMPT...",
+    .max_words = -1,
+    .words_option = "prompt",
+    .options = kac_generate_options,
+    .steered = true,
+    .notes = "examples:\n"
+             "  kac generate \"a red circle above a blue square\" --particles 16\n"
+             "  kac generate \"two green stars\" --steer best-of-n --reward clip:1 --reward jpeg:-0.01 -o stars\n"
+             "  kac generate --resume -o stars\n",
+    .run = run,
+};

@@ -1,0 +1,181 @@
+#include "progress.h"
+#include "cli.h"
+#include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { TICK_MS = 250, QUIET_MS = 1000, BAR = 24 };
+
+struct kac_cli_progress {
+    bool shown; /* stderr is a terminal */
+    pthread_t ticker;
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t wake;
+    bool closing;
+    char phase[32];
+    double phase_ms, first_step_ms, last_step_ms;
+    int first_step, i_step, n_steps; /* n_steps 0: no step yet */
+    double best, ess;                /* ess: mean over the groups of this step */
+    int n_ess, n_particles;
+    bool drawn;
+};
+
+static volatile sig_atomic_t stop_asked;
+static void on_signal(int signal) {
+    (void)signal;
+    stop_asked = 1;
+}
+
+static void add_time(char *out, size_t n, double seconds) {
+    if (seconds < 90)
+        snprintf(out, n, "%.0f s", seconds);
+    else if (seconds < 5400)
+        snprintf(out, n, "%.0f min", seconds / 60);
+    else
+        snprintf(out, n, "%.1f h", seconds / 3600);
+}
+
+/* The line as it should stand now; "" for nothing. */
+static void compose(const kac_cli_progress *p, char *line, size_t n) {
+    const double now = kac_now_ms();
+    line[0] = '\0';
+    if (stop_asked && p->n_steps > 0) {
+        snprintf(line, n, "stopping after step %d (Ctrl-C again: at once)", p->i_step + 1);
+        return;
+    }
+    if (p->n_steps == 0 || strcmp(p->phase, "steps") != 0) {
+        if (p->phase[0] != '\0' && now - p->phase_ms >= QUIET_MS)
+            snprintf(line, n, "%s %.0f s", p->phase, (now - p->phase_ms) / 1000);
+        return;
+    }
+    char bar[3 * BAR + 1] = "", left[32] = "";
+    const int done = KAC_MIN(p->i_step, p->n_steps), full = (int)((int64_t)BAR * done / p->n_steps);
+    for (int i = 0; i < BAR; i++) strncat(bar, i < full ? "━" : "─", sizeof bar - strlen(bar) - 1);
+    const int n_done = p->i_step - p->first_step;
+    const double each = n_done > 0 ? (p->last_step_ms - p->first_step_ms) / 1000 / n_done : NAN;
+    size_t used = (size_t)snprintf(line, n, "%s %d/%d", bar, done, p->n_steps);
+    if (isfinite(each)) {
+        add_time(left, sizeof left, KAC_MAX(0, each * (p->n_steps - done) - (now - p->last_step_ms) / 1000));
+        used += (size_t)snprintf(line + used, n - used, "  %.2f s/it  %s left", each, left);
+    }
+    if (isfinite(p->best)) used += (size_t)snprintf(line + used, n - used, "  best %.4g", p->best);
+    if (p->n_ess > 0) snprintf(line + used, n - used, "  ESS %.1f/%d", p->ess / p->n_ess, p->n_particles);
+}
+
+/* At most `columns` characters of a UTF-8 line. */
+static void clip(char *line, int columns) {
+    char *s = line;
+    for (; *s != '\0'; s++)
+        if (((unsigned char)*s & 0xc0) != 0x80 && columns-- <= 0) break;
+    *s = '\0';
+}
+
+static void draw(kac_cli_progress *p) {
+    char line[512];
+    struct winsize size;
+    compose(p, line, sizeof line);
+    const int columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+    clip(line, columns - 1);
+    if (line[0] == '\0' && !p->drawn) return;
+    fprintf(stderr, "\r\033[K%s", line);
+    fflush(stderr);
+    p->drawn = line[0] != '\0';
+}
+
+static void *tick(void *self) {
+    kac_cli_progress *p = self;
+    pthread_mutex_lock(&p->lock);
+    while (!p->closing) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += TICK_MS * 1000000L;
+        until.tv_sec += until.tv_nsec / 1000000000L;
+        until.tv_nsec %= 1000000000L;
+        pthread_cond_timedwait(&p->wake, &p->lock, &until);
+        if (!p->closing) draw(p);
+    }
+    pthread_mutex_unlock(&p->lock);
+    return NULL;
+}
+
+static void say(void *self, const char *line) {
+    kac_cli_progress *p = self;
+    pthread_mutex_lock(&p->lock);
+    if (p->drawn) fprintf(stderr, "\r\033[K");
+    p->drawn = false;
+    kac_cli_complain("generate", line);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void phase(void *self, const char *name) {
+    kac_cli_progress *p = self;
+    pthread_mutex_lock(&p->lock);
+    snprintf(p->phase, sizeof p->phase, "%s", name);
+    p->phase_ms = kac_now_ms();
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void step(void *self, const kac_step_event *e, double best) {
+    kac_cli_progress *p = self;
+    const double now = kac_now_ms();
+    pthread_mutex_lock(&p->lock);
+    if (p->n_steps == 0) {
+        p->first_step = e->i_step;
+        p->first_step_ms = now;
+        p->n_steps = e->n_steps;
+    }
+    if (e->group == 0) {
+        p->ess = 0;
+        p->n_ess = 0;
+    }
+    if (isfinite(e->ess)) p->ess += e->ess, p->n_ess++;
+    p->i_step = e->i_step;
+    p->last_step_ms = now;
+    p->n_particles = e->n_particles;
+    p->best = best;
+    if (p->shown) draw(p);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static bool cancelled(void *self) {
+    (void)self;
+    return stop_asked != 0;
+}
+
+kac_cli_progress *kac_cli_progress_open(void) {
+    kac_cli_progress *p = kac_alloc(sizeof *p);
+    if (p == NULL) return NULL;
+    p->best = NAN;
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->wake, NULL);
+    p->shown = isatty(STDERR_FILENO) != 0;
+    if (p->shown && pthread_create(&p->ticker, NULL, tick, p) != 0) p->shown = false;
+    return p;
+}
+
+void kac_cli_progress_close(kac_cli_progress *p) {
+    if (p == NULL) return;
+    if (p->shown) {
+        pthread_mutex_lock(&p->lock);
+        p->closing = true;
+        pthread_cond_signal(&p->wake);
+        pthread_mutex_unlock(&p->lock);
+        pthread_join(p->ticker, NULL);
+        if (p->drawn) fprintf(stderr, "\r\033[K");
+    }
+    pthread_mutex_destroy(&p->lock);
+    pthread_cond_destroy(&p->wake);
+    kac_free(p);
+}
+
+kac_generate_hooks kac_cli_progress_hooks(kac_cli_progress *p) {
+    return (kac_generate_hooks){.self = p, .say = say, .phase = phase, .step = step, .cancelled = cancelled};
+}
