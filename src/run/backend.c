@@ -2,10 +2,13 @@
 #include <string.h>
 
 kac_status kac_backend_find(const struct kac_ops **out, const char *name) {
-    const struct kac_ops *const all[] = {kac_cpu_ops(), &kac_ref_ops, &kac_plan_ops};
+    const struct {
+        const char *name;
+        const struct kac_ops *ops;
+    } all[] = {{"cpu", kac_cpu_ops()}, {"ref", &kac_ref_ops}, {"plan", &kac_plan_ops}};
     for (int i = 0; i < KAC_COUNT_OF(all); i++)
-        if (strcmp(all[i]->name, name) == 0) {
-            *out = all[i];
+        if (strcmp(all[i].name, name) == 0) {
+            *out = all[i].ops;
             return KAC_OK;
         }
     return KAC_FAIL(KAC_E_USAGE, "there is no backend \"%s\"; use cpu or ref", name);
