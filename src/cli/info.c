@@ -2,6 +2,7 @@
  * are. */
 #include "info.h"
 #include "show.h"
+#include "weights.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -48,6 +49,10 @@ static kac_status describe_machine(cJSON *d) {
     cJSON_AddItemToArray(backends, cJSON_CreateString("cpu"));
     cJSON_AddItemToArray(backends, cJSON_CreateString("ref"));
     cJSON_AddStringToObject(d, "onednn", KAC_ONEDNN_VERSION);
+    char *weights = kac_cli_weights_dir();
+    if (weights == NULL) return KAC_E_MEMORY;
+    cJSON_AddStringToObject(d, "weights", weights);
+    kac_free(weights);
     cJSON *methods = cJSON_AddArrayToObject(d, "steering");
     for (const kac_method *const *m = kac_method_list(); *m != NULL; m++)
         cJSON_AddItemToArray(methods, cJSON_CreateString((*m)->name));
