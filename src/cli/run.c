@@ -1,5 +1,7 @@
 /* kac run COMPONENT: one part of a model on its own, from file to file, under the names and layouts of the reference implementation. */
 #include "cli.h"
+#include "run/backend.h"
+#include "run/run_component.h"
 #include "run/run_scheduler.h"
 #include "text/tokenizer.h"
 #include <math.h>
@@ -10,6 +12,13 @@ static const kac_option_spec options[] = {
     {"model", 'm', KAC_OPT_TEXT, NULL, .meta = "DIR", .help = "a pipeline's folder, or the component's own"},
     {"in", 'i', KAC_OPT_TEXT, NULL, .meta = "FILE", .help = "safetensors file with the inputs"},
     {"out", 'o', KAC_OPT_TEXT, NULL, .meta = "FILE", .help = "safetensors file to write"},
+    {"taps", 0, KAC_OPT_TEXT, NULL, .meta = "FILE",
+     .help = "networks: also write every named intermediate result there"},
+    {"dtype", 0, KAC_OPT_CHOICE, "f32", .choices = "f32|bf16", .help = "networks: arithmetic"},
+    {"backend", 0, KAC_OPT_CHOICE, "cpu", .choices = KAC_BACKEND_CHOICES,
+     .help = "networks: ref is slow, the formulas in plain C"},
+    {"threads", 't', KAC_OPT_INT, "0", 0, 1024, .meta = "N", .help = "networks: 0: every CPU"},
+    {"repeat", 0, KAC_OPT_INT, "1", 1, 1000000, .meta = "N", .help = "networks: the forward pass N times, timed"},
     {"text", 0, KAC_OPT_TEXT, NULL, .meta = "TEXT", .help = "tokenizer: what to encode"},
     {"max-length", 0, KAC_OPT_INT, "0", 0, 65536, .meta = "N", .help = "tokenizer: cut and pad to N ids (0: neither)"},
     {"config", 0, KAC_OPT_TEXT, NULL, .meta = "FILE", .help = "scheduler: its scheduler_config.json"},
@@ -108,25 +117,72 @@ static kac_status run_scheduler(kac_cli *cli) {
     return s;
 }
 
+static kac_status print_times(const kac_cli *cli, const char *out_path, const double *ms, int n) {
+    if (!cli->json) {
+        for (int i = 0; i < n && n > 1; i++) printf("%.3f ms\n", ms[i]);
+        return KAC_OK;
+    }
+    cJSON *d = cJSON_CreateObject();
+    cJSON_AddStringToObject(d, "out", out_path);
+    cJSON *list = cJSON_AddArrayToObject(d, "repeat_ms");
+    for (int i = 0; i < n; i++) cJSON_AddItemToArray(list, cJSON_CreateNumber(ms[i]));
+    return kac_cli_print_json(d);
+}
+
+static kac_status run_network(kac_cli *cli) {
+    const kac_options *o = cli->options;
+    kac_run_component_args args = {.component = cli->words[0],
+                                   .taps_path = kac_options_text(o, "taps"),
+                                   .dtype = strcmp(kac_options_text(o, "dtype"), "bf16") == 0 ? KAC_BF16 : KAC_F32,
+                                   .n_threads = (int)kac_options_int(o, "threads"),
+                                   .n_repeat = (int)kac_options_int(o, "repeat")};
+    KAC_TRY(required(&args.model_dir, cli, "model"));
+    KAC_TRY(required(&args.in_path, cli, "in"));
+    KAC_TRY(required(&args.out_path, cli, "out"));
+    KAC_TRY(kac_backend_find(&args.ops, kac_options_text(o, "backend")));
+    args.repeat_ms = kac_alloc((size_t)args.n_repeat * sizeof *args.repeat_ms);
+    kac_status s = args.repeat_ms == NULL ? KAC_E_MEMORY : kac_run_component(&args);
+    if (s == KAC_OK) s = print_times(cli, args.out_path, args.repeat_ms, args.n_repeat);
+    kac_free(args.repeat_ms);
+    return s;
+}
+
+static const struct {
+    const char *name;
+    kac_status (*run)(kac_cli *cli);
+} components[] = {{"tokenizer", run_tokenizer}, {"text_encoder", run_network}, {"unet", run_network},
+                  {"vae.encode", run_network},  {"vae.decode", run_network},   {"clip", run_network},
+                  {"scheduler", run_scheduler}};
+
 static kac_status run(kac_cli *cli) {
-    static const char *const names[] = {"tokenizer", "scheduler", NULL};
-    const char *name = cli->words[0];
-    if (strcmp(name, "tokenizer") == 0) return run_tokenizer(cli);
-    if (strcmp(name, "scheduler") == 0) return run_scheduler(cli);
+    const char *name = cli->words[0], *names[KAC_COUNT_OF(components) + 1] = {NULL};
+    for (int i = 0; i < KAC_COUNT_OF(components); i++) {
+        if (strcmp(components[i].name, name) == 0) return components[i].run(cli);
+        names[i] = components[i].name;
+    }
     const char *nearest = kac_nearest(name, names);
     if (nearest != NULL) return KAC_FAIL(KAC_E_USAGE, "unknown component '%.60s'; did you mean %s?", name, nearest);
-    return KAC_FAIL(KAC_E_USAGE, "unknown component '%.60s'; see 'kac run --help'", name);
+    return KAC_FAIL(KAC_E_USAGE, "unknown component '%.60s'; 'kac run --help' lists them", name);
 }
 
 const kac_cli_command kac_cli_run = {
     .name = "run",
-    .summary = "One part of a model on its own, on tensors from a file: tokenizer, scheduler.",
+    .summary = "One part of a model alone, from file to file: tokenizer, text_encoder, unet, vae.encode, vae.decode, "
+               "clip, scheduler.",
     .words_usage = "COMPONENT",
     .min_words = 1,
     .max_words = 1,
     .options = options,
-    .notes = "examples:\n"
+    .notes = "Tensors have the names and layouts of the reference implementation's forward arguments and outputs:\n"
+             "  unet          sample, timestep, encoder_hidden_states -> sample\n"
+             "  text_encoder  input_ids -> last_hidden_state, pooler_output\n"
+             "  clip          pixel_values, input_ids -> image_embeds, text_embeds, logits_per_image\n"
+             "  vae.encode    sample -> moments\n"
+             "  vae.decode    z -> sample\n"
+             "  scheduler     sample, noise -> sample, trajectory, timesteps (one loop against a dummy network)\n"
+             "\nexamples:\n"
              "  kac run tokenizer --model weights/shapes-64 --text \"two green stars\" --json\n"
+             "  kac run unet --model weights/shapes-64 --in a.safetensors --out b.safetensors\n"
              "  kac run scheduler --config scheduler_config.json --in x.safetensors --out y.safetensors --steps 10\n",
     .run = run,
 };

@@ -73,6 +73,17 @@ static void print_table(const cJSON *rows, int indent) {
         }
 }
 
+/* Text of several lines stays so, each below the first. */
+static void print_lines(char *text, int indent) {
+    char *rest = text, *line;
+    for (int i = 0; (line = strsep(&rest, "\n")) != NULL; i++) {
+        if (i > 0) printf("%*s", indent, "");
+        kac_cli_print_text(line);
+        printf("\n");
+    }
+    if (text == NULL) printf("\n");
+}
+
 static void print_object(const cJSON *object, int indent) {
     int width = 0;
     for (const cJSON *v = object->child; v != NULL; v = v->next)
@@ -90,8 +101,7 @@ static void print_object(const cJSON *object, int indent) {
             kac_text t = {0};
             value_text(&t, v->string, v);
             printf("%*s", KAC_MAX(0, width - columns(v->string)) + 2, "");
-            kac_cli_print_text(t.s == NULL ? "" : t.s);
-            printf("\n");
+            print_lines(t.s, indent + KAC_MAX(width, columns(v->string)) + 2);
             kac_text_free(&t);
         }
     }

@@ -13,9 +13,20 @@ typedef struct group {
     int n_steps;
     const kac_run_picture *finals, *previews;
     int n_finals, n_previews;
-    int best; /* particle of the best final picture; −1: none */
+    int best;  /* index of the best final picture's particle; −1: none */
+    int first; /* number of the first particle: final pictures are numbered from it, events from 0 */
     kac_lineage lineage;
 } group;
+
+/* An option of the run as a number; NAN when it has none. */
+static double option_number(const kac_run_data *d, const char *name) {
+    const cJSON *options = kac_run_at(d->run.root, "options");
+    const char *text = kac_run_text(options, name, NULL);
+    if (text == NULL) return kac_run_number(options, name);
+    char *end;
+    const double v = strtod(text, &end);
+    return end == text ? NAN : v;
+}
 
 static void find_group(group *g, const kac_run_data *d, int index) {
     *g = (group){.best = -1};
@@ -25,7 +36,8 @@ static void find_group(group *g, const kac_run_data *d, int index) {
         if (d->finals[i].group == index && g->n_finals++ == 0) g->finals = &d->finals[i];
     for (int i = 0; i < d->n_previews; i++)
         if (d->previews[i].group == index && g->n_previews++ == 0) g->previews = &d->previews[i];
-    if (g->n_finals > 0 && isfinite(g->finals[0].reward)) g->best = g->finals[0].particle;
+    g->first = (int)KAC_MIN(KAC_MAX(option_number(d, "first-particle"), 0), 1 << 30);
+    if (g->n_finals > 0 && isfinite(g->finals[0].reward)) g->best = g->finals[0].particle - g->first;
 }
 
 static void add_term(kac_text *t, const char *name, double v, bool main) {
@@ -56,12 +68,15 @@ static void add_card(kac_page *p, const group *g, const kac_run_picture *f, int 
     add_term(t, "reward", f->reward, true);
     const cJSON *parts = kac_run_at(f->entry, "rewards"), *v;
     if (cJSON_IsObject(parts) && cJSON_GetArraySize(parts) > 1) cJSON_ArrayForEach(v, parts) {
-            if (cJSON_IsNumber(v)) add_term(t, v->string, v->valuedouble, false);
+            char *name = cJSON_IsNumber(v) ? kac_format("%.*s", (int)strcspn(v->string, "="), v->string) : NULL;
+            if (name != NULL) add_term(t, name, v->valuedouble, false);
+            kac_free(name);
         }
     add_term(t, "weight", f->weight, false);
     const kac_lineage *l = &g->lineage;
     int eve = f->eve;
-    if (eve < 0 && f->particle < l->n) eve = l->eve[(l->n_segments - 1) * l->n + f->particle];
+    const int index = f->particle - g->first;
+    if (eve < 0 && index >= 0 && index < l->n) eve = l->eve[(l->n_segments - 1) * l->n + index];
     kac_text_add(t, "<dt>%splace</dt><dd>%d</dd><dt>particle</dt><dd>", "", place + 1);
     if (eve >= 0)
         kac_text_add(t, "<span class=\"chip e%d\" title=\"descends from particle %d\"></span>", eve % KAC_CHART_COLORS,
@@ -180,19 +195,6 @@ static int ancestor_lines(kac_chart_line *lines, double *values, const group *g,
     return n;
 }
 
-/* Option "ess-threshold" times the number of particles; NAN when there is none. */
-static double ess_threshold(const kac_run_data *d, int n) {
-    const cJSON *options = kac_run_at(d->run.root, "options");
-    const char *text = kac_run_text(options, "ess-threshold", NULL);
-    double v = kac_run_number(options, "ess-threshold");
-    if (text != NULL) {
-        char *end;
-        v = strtod(text, &end);
-        if (end == text) v = NAN;
-    }
-    return v >= 0 && v <= 1 ? v * n : NAN;
-}
-
 static void add_step_charts(kac_page *p, const group *g, double *values, double x_max) {
     const int n = g->n_steps;
     double *x = values, *ess = values + n, *log_z = values + 2 * (size_t)n;
@@ -203,11 +205,13 @@ static void add_step_charts(kac_page *p, const group *g, double *values, double 
         log_z[s] = g->steps[s].log_z;
         n_resampled += g->steps[s].resampled;
     }
-    const double threshold = ess_threshold(p->d, g->lineage.n), tx[2] = {0, x_max}, ty[2] = {threshold, threshold};
+    const double fraction = option_number(p->d, "ess-threshold"),
+                 threshold = fraction >= 0 && fraction <= 1 ? fraction * g->lineage.n : NAN, tx[2] = {0, x_max},
+                 ty[2] = {threshold, threshold};
     const kac_chart_line ess_lines[] = {
         {.x = tx, .y = ty, .n = 2, .color = -2, .dashed = true, .title = "resampling threshold"},
         {.x = x, .y = ess, .n = n_points, .color = 0, .wide = true}};
-    char *title = kac_format("Effective sample size of %d particles, %d resamplings", g->lineage.n, n_resampled);
+    char *title = kac_format("Effective sample size of %d particles, resampled %d times", g->lineage.n, n_resampled);
     kac_chart_add(p->t, &(kac_chart){.title = title == NULL ? "" : title,
                                      .x_label = "step",
                                      .x_max = x_max,
@@ -235,7 +239,7 @@ static kac_status add_charts(kac_page *p, const group *g) {
     if (values == NULL) return KAC_E_MEMORY;
     const char *const many = g->lineage.n > MAX_LINES ? " (32 of the particles)" : "";
     char *rewards = kac_format("Reward along each final particle's ancestors%s", many);
-    char *weights = kac_format("Log-weight before resampling%s", many);
+    char *weights = kac_format("Log-weight against the heaviest, before resampling%s", many);
     kac_text_add(p->t, "<div class=\"charts\">\n");
     int n = ancestor_lines(lines, values, g, reward_at);
     kac_chart_add(p->t, &(kac_chart){.title = rewards == NULL ? "" : rewards,
@@ -266,7 +270,7 @@ kac_status kac_page_group(kac_page *p, int index) {
     find_group(&g, p->d, index);
     kac_status s = kac_lineage_init(&g.lineage, g.steps, g.n_steps);
     if (s == KAC_OK) {
-        if (g.best >= g.lineage.n) g.best = -1;
+        if (g.best < 0 || g.best >= g.lineage.n) g.best = -1;
         add_finals(p, &g);
         add_strips(p, &g);
         kac_lineage_draw(p->t, &g.lineage, g.best);

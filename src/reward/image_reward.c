@@ -37,6 +37,14 @@ static kac_status no_such_reward(const char *name) {
                     nearest == NULL ? "" : "\"?", kac_image_reward_names());
 }
 
+char *kac_image_reward_expand(const char *spec, const char *weights_dir) {
+    const size_t n = strcspn(spec, ":=");
+    for (int i = 0; i < KAC_COUNT_OF(kinds); i++)
+        if (kinds[i].needs_path && spec[n] != '=' && strlen(kinds[i].name) == n && strncmp(spec, kinds[i].name, n) == 0)
+            return kac_format("%s=%s/shapes-clip%s", kinds[i].name, weights_dir, spec + n);
+    return kac_strdup(spec);
+}
+
 /* Cuts a trailing ":NUMBER" off `text`. A path may hold colons: only a number counts. */
 static double cut_weight(char *text) {
     char *colon = strrchr(text, ':'), *end;

@@ -35,6 +35,10 @@ struct kac_image_reward {
     void (*close)(kac_image_reward *r);
 };
 
+/* "clip", "clip-logit" without a folder mean the shipped judge: "clip:2" becomes "clip=WEIGHTS/shapes-clip:2". Any other text is copied.
+ * Caller frees; NULL when out of memory. */
+char *kac_image_reward_expand(const char *spec, const char *weights_dir);
+
 /* Weights of networks go to c->model. KAC_E_USAGE for an unknown name (with the nearest) or a bad weight. */
 kac_status kac_image_reward_open(kac_image_reward **out, kac_ctx *c, const char *spec);
 void kac_image_reward_close(kac_image_reward *r); /* NULL allowed */

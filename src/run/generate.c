@@ -1,4 +1,5 @@
 #include "run/generate.h"
+#include "reward/image_reward.h"
 #include "run/generate_job.h"
 #include <math.h>
 #include <stdio.h>
@@ -70,13 +71,15 @@ static kac_status read_prompts(kac_job *j) {
 /* Without --reward the shipped judge steers the shipped model. */
 static kac_status read_rewards(kac_job *j) {
     const int n = kac_options_count(j->options, "reward");
+    const bool by_default = n == 0 && j->model == j->default_model && strcmp(j->method->name, "none") != 0;
     j->rewards = kac_alloc((size_t)(n + 1) * sizeof *j->rewards);
     if (j->rewards == NULL) return KAC_E_MEMORY;
-    for (int i = 0; i < n; i++) j->rewards[j->n_rewards++] = kac_options_text_at(j->options, "reward", i);
-    if (n > 0 || j->model != j->default_model || strcmp(j->method->name, "none") == 0) return KAC_OK;
-    j->default_reward = kac_format("clip-logit=%s/shapes-clip", j->args->weights_dir);
-    if (j->default_reward == NULL) return KAC_E_MEMORY;
-    j->rewards[j->n_rewards++] = j->default_reward;
+    for (int i = 0; i < n + by_default; i++) {
+        const char *spec = i < n ? kac_options_text_at(j->options, "reward", i) : "clip-logit";
+        j->rewards[i] = kac_image_reward_expand(spec, j->args->weights_dir);
+        if (j->rewards[i] == NULL) return KAC_E_MEMORY;
+        j->n_rewards++;
+    }
     return KAC_OK;
 }
 
@@ -341,7 +344,8 @@ kac_status kac_generate(kac_generate_result *result, const kac_generate_args *ar
     result->best_reward = j.best_reward;
     kac_run_folder_close(&j.folder);
     for (int i = 0; i < j.n_prompts; i++) kac_free(j.prompts[i]);
-    kac_free(j.prompts), kac_free(j.rewards), kac_free(j.default_model), kac_free(j.default_reward);
+    for (int i = 0; i < j.n_rewards; i++) kac_free(j.rewards[i]);
+    kac_free(j.prompts), kac_free(j.rewards), kac_free(j.default_model);
     return s;
 }
 

@@ -14,9 +14,9 @@ typedef struct kac_job {
     const char *model; /* folder or .json file */
     char **prompts;    /* owned */
     int n_prompts;
-    const char **rewards; /* NAME[=PATH][:WEIGHT]; the texts are the options' or default_reward */
+    char **rewards;       /* NAME[=PATH][:WEIGHT], owned */
     int n_rewards;
-    char *default_model, *default_reward;
+    char *default_model;
     uint64_t seed;
     bool resume;
     kac_run_folder folder; /* open from kac_job_folder_open on */

@@ -176,7 +176,7 @@ kac_status kac_generate_latent(kac_job *j) {
                               .model_dir = j->model,
                               .prompts = (const char *const *)j->prompts,
                               .n_prompts = j->n_prompts,
-                              .rewards = j->rewards,
+                              .rewards = (const char *const *)j->rewards,
                               .n_rewards = j->n_rewards};
     if (j->n_prompts == 0) setup.prompts = &nothing, setup.n_prompts = 1;
     const struct kac_ops *ops;

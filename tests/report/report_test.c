@@ -62,7 +62,7 @@ static void whole_run(void) {
     CHECK(count(page.s, "default-src 'none'") == 1);
     /* the command line as a shell takes it */
     CHECK(strstr(page.s, "kac generate &#39;a red circle above a blue square&#39; -p") != NULL);
-    CHECK(strstr(page.s, "2 resamplings") != NULL && strstr(page.s, "states denoised") != NULL);
+    CHECK(strstr(page.s, "resampled 2 times") != NULL && strstr(page.s, "states denoised") != NULL);
     kac_text_free(&page);
 }
 

@@ -3,7 +3,7 @@ _kac() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words=
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        words="generate report info run help --help --version"
+        words="generate score report info run help --help --version"
         COMPREPLY=($(compgen -W "$words" -- "$cur"))
         return
     fi
@@ -15,14 +15,19 @@ _kac() {
     "generate --backend") words="cpu ref" ;;
     "generate --potential") words="difference max sum reward" ;;
     "generate --resampling") words="multinomial stratified systematic residual ssp" ;;
+    "score --dtype") words="f32 bf16" ;;
+    "score --backend") words="cpu ref" ;;
+    "run --dtype") words="f32 bf16" ;;
+    "run --backend") words="cpu ref" ;;
     "run --sampling-method") words="auto ddim ddpm euler euler-ancestral dpm++2m dpm++2m-sde" ;;
     esac
     if [ -z "$words" ] && [[ $cur == -* ]]; then
         case ${COMP_WORDS[1]} in
         generate) words=" --prompt --prompts-file --negative-prompt --model --output --width --height --steps --timesteps --cfg-scale --guidance-rescale --seed --sampling-method --scheduler --eta --steer --reward --particles --first-particle --preview-decoder --batch-size --threads --dtype --backend --memory-limit --plan --resume --previews --no-previews --lambda --lambda --potential --ess-threshold --resampling --score-every --score-start --score-end --score-steps --config --json --help" ;;
+        score) words=" --reward --prompt --keep --csv --threads --dtype --backend --config --json --help" ;;
         report) words=" --config --json --help" ;;
         info) words=" --config --json --help" ;;
-        run) words=" --model --in --out --text --max-length --config --steps --eta --timesteps --sampling-method --json --help" ;;
+        run) words=" --model --in --out --taps --dtype --backend --threads --repeat --text --max-length --config --steps --eta --timesteps --sampling-method --json --help" ;;
         esac
     fi
     if [ -n "$words" ]; then
