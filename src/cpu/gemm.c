@@ -2,10 +2,12 @@
 #include "cpu/cpu.h"
 
 /* Columns of W that stay in the second-level cache while rows pass by, and rows of a task. */
-enum { COLUMNS_SHORT = 256, COLUMNS_LONG = 128, ROWS = 96, K_SHORT = 384 };
+enum { COLUMNS_SHORT = 256, COLUMNS_LONG = 128, ROWS = 96 };
+/* What the kernels sum in one block at most (K_BLOCK and TAPS_AT_ONCE of isa/gemm.c). */
+enum { K_SHORT = 384, TAPS_SHORT = 16 };
 
 static bool several_blocks(const kac_gemm *g) {
-    return (int64_t)g->n_taps * g->n_in > K_SHORT;
+    return (int64_t)g->n_taps * g->n_in > K_SHORT || g->n_taps > TAPS_SHORT;
 }
 
 size_t kac_cpu_gemm_partials(const kac_ctx *c, const kac_gemm *g) {

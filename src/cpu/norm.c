@@ -1,6 +1,7 @@
 /* Norms. Group norm sums over runs of positions with fixed borders, relative to the image's first position: no cancellation, and the
  * same bits for any batch and number of threads. */
 #include "cpu/cpu.h"
+#include "ref/ref.h"
 
 enum { RUN = 64 }; /* positions of one partial sum */
 
@@ -28,6 +29,7 @@ static group_plan plan_group(const kac_ctx *c, const kac_group_norm_args *a, cha
 }
 
 size_t kac_cpu_group_norm_scratch(const kac_ctx *c, const kac_group_norm_args *a) {
+    if (a->x.dtype != a->out.dtype) return 0;
     return plan_group(c, a, NULL).bytes;
 }
 
@@ -110,6 +112,7 @@ static void shared_images(const group_plan *p, const kac_group_norm_args *a, int
 }
 
 kac_status kac_cpu_group_norm(kac_ctx *c, const kac_group_norm_args *a) {
+    if (a->x.dtype != a->out.dtype) return kac_ref_group_norm(c, a);
     const size_t mark = kac_arena_mark(&c->scratch);
     char *scratch = kac_arena_take(&c->scratch, kac_cpu_group_norm_scratch(c, a));
     if (scratch == NULL) return KAC_E_MEMORY;
@@ -126,6 +129,7 @@ kac_status kac_cpu_group_norm(kac_ctx *c, const kac_group_norm_args *a) {
 }
 
 kac_status kac_cpu_layer_norm(kac_ctx *c, const kac_layer_norm_args *a) {
+    if (a->x.dtype != a->out.dtype) return kac_ref_layer_norm(c, a);
     const struct kac_kernels *k = kac_cpu_kernels_of(c);
     const int64_t n = a->x.shape[a->x.rank - 1], rows = n ? kac_tensor_count(a->x) / n : 0;
     const bool bf16 = a->x.dtype == KAC_BF16;

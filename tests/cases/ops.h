@@ -59,6 +59,7 @@ static const op_case op_cases[] = {
     {"conv 1x3", KAC_OP_conv2d, {2, 6, 7, 5}, {6}, {1, 3}, 1, {0, 1, 0, 1}, .with = WITH_BIAS},
     {"conv 3x1", KAC_OP_conv2d, {2, 6, 7, 5}, {6}, {3, 1}, 1, {1, 0, 1, 0}, .with = WITH_BIAS},
     {"conv 5x5", KAC_OP_conv2d, {2, 9, 8, 3}, {16}, {5, 5}, 1, {2, 2, 2, 2}, .with = WITH_BIAS},
+    {"conv 5x5 13 channels", KAC_OP_conv2d, {1, 6, 6, 13}, {9}, {5, 5}, 1, {2, 2, 2, 2}, .with = WITH_BIAS},
     {"conv 7x7 larger than the image", KAC_OP_conv2d, {1, 3, 2, 4}, {5}, {7, 7}, 1, {3, 3, 3, 3}, .with = WITH_BIAS},
     {"conv patches 4x4", KAC_OP_conv2d, {2, 16, 16, 3}, {64}, {4, 4}, 4},
     {"conv patches 7x7 with a rest", KAC_OP_conv2d, {2, 23, 17, 3}, {40}, {7, 7}, 7, .with = WITH_BIAS},

@@ -8,20 +8,6 @@ typedef struct backends {
     kac_ctx ref, fast, threads; /* threads: the fast backend with another number of threads */
 } backends;
 
-static double relative_l2(kac_tensor a, kac_tensor b) {
-    double difference = 0, norm = 0;
-    for (int64_t i = 0; i < kac_tensor_count(a); i++) {
-        const double x = kac_element_load(a.data, a.dtype, i), y = kac_element_load(b.data, b.dtype, i);
-        difference += (x - y) * (x - y);
-        norm += y * y;
-    }
-    return norm == 0 ? sqrt(difference) : sqrt(difference / norm);
-}
-
-static bool same_bits(kac_tensor a, kac_tensor b) {
-    return kac_tensor_same_shape(a, b) && a.dtype == b.dtype && memcmp(a.data, b.data, kac_tensor_bytes(a)) == 0;
-}
-
 static void reset(kac_ctx *c) {
     kac_arena_release(&c->model, 0);
     kac_arena_release(&c->run, 0);
@@ -46,7 +32,7 @@ static void check_one_image(kac_ctx *c, const op_case *row, kac_tensor all) {
     op_case alone = *row;
     alone.x[0] = 1;
     if (!CHECK_OK(op_case_call(c, &alone, &one, &out))) return;
-    if (!CHECK(same_bits(out, kac_tensor_slice(all, 0, n, 1))))
+    if (!CHECK(op_case_same_bits(out, kac_tensor_slice(all, 0, n, 1))))
         printf("  %s: image %lld alone differs\n", row->name, (long long)n);
 }
 
@@ -85,11 +71,14 @@ static void check_row(backends *b, const op_case *row) {
         printf("  %s\n", row->name);
         return;
     }
-    const double tolerance = op_case_exact(row) ? 0 : dtype == KAC_F32 ? 1e-5 : 2e-2, error = relative_l2(got, want);
+    const double tolerance = op_case_exact(row) ? 0
+                             : dtype == KAC_F32 ? 1e-5
+                                                : 2e-2,
+                 error = op_case_distance(got, want);
     printf("%-4s %-36s %9.2e %5.1f %%\n", dtype == KAC_F32 ? "f32" : "bf16", row->name, error,
            tolerance == 0 ? 0 : 100 * error / tolerance);
     CHECK(error <= tolerance);
-    if (!CHECK(same_bits(got, other))) printf("  %s: depends on the number of threads\n", row->name);
+    if (!CHECK(op_case_same_bits(got, other))) printf("  %s: depends on the number of threads\n", row->name);
     check_one_image(&b->fast, row, got);
     if (kac_tensor_count(in.x) < 60000) check_nan(&b->ref, &b->fast, row);
 }

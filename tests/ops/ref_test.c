@@ -4,6 +4,7 @@
 #include "tensor/convert.h"
 #include "tensor/ops.h"
 #include "tests/check.h"
+#include "tests/util/op_case.h"
 
 static kac_st golden;
 static kac_ctx c;
@@ -14,20 +15,9 @@ static kac_tensor get(const char *name) {
     return t;
 }
 
-static double relative_l2(kac_tensor a, kac_tensor b) {
-    double difference = 0, norm = 0;
-    if (!kac_tensor_same_shape(a, b)) return INFINITY;
-    for (int64_t i = 0; i < kac_tensor_count(a); i++) {
-        const double x = kac_element_load(a.data, a.dtype, i), y = kac_element_load(b.data, b.dtype, i);
-        difference += (x - y) * (x - y);
-        norm += y * y;
-    }
-    return sqrt(difference / norm);
-}
-
 static void check_golden(kac_status s, kac_tensor out, const char *name) {
     if (!CHECK_OK(s)) return;
-    const double error = relative_l2(out, get(name));
+    const double error = op_case_distance(out, get(name));
     printf("%-36s %.2e\n", name, error);
     if (!CHECK(error <= 1e-6)) printf("  %s\n", name);
     kac_arena_release(&c.scratch, 0);

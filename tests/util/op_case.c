@@ -38,7 +38,8 @@ static kac_status make(kac_ctx *c, kac_tensor *t, kac_dtype dtype, int rank, con
 
 static kac_status make_x(kac_ctx *c, const op_case *row, kac_tensor *x, double mean, double scale) {
     const int rank = rank_of(row);
-    const kac_dtype dtype = row->op == KAC_OP_copy ? row->from : c->dtype;
+    const kac_dtype mine = has(row, OTHER_X) ? op_case_other_dtype(c->dtype) : c->dtype;
+    const kac_dtype dtype = row->op == KAC_OP_copy ? row->from : mine;
     if (!has(row, WITH_VIEW)) return make(c, x, dtype, rank, row->x, 1, mean, scale);
     int64_t shape[KAC_MAX_RANK];
     memcpy(shape, row->x, sizeof shape);
@@ -51,6 +52,7 @@ static kac_status make_x(kac_ctx *c, const op_case *row, kac_tensor *x, double m
 static kac_status make_weight(kac_ctx *c, const op_case *row, op_inputs *in) {
     const int64_t n_in = row->x[rank_of(row) - 1], n_out = row->to[0] * (has(row, WITH_GEGLU) ? 2 : 1);
     const int64_t kh = row->kernel[0], kw = row->kernel[1];
+    const kac_dtype dtype = has(row, MIXED_DTYPES) ? op_case_other_dtype(c->dtype) : c->dtype;
     const double scale = 1 / sqrt((double)(n_in * KAC_MAX(1, kh * kw)));
     if (row->op == KAC_OP_conv2d)
         MAKE(&in->weight, KAC_F32, 2, 0, scale, n_out, n_in, kh, kw);
@@ -58,32 +60,33 @@ static kac_status make_weight(kac_ctx *c, const op_case *row, op_inputs *in) {
         MAKE(&in->weight, KAC_F32, 2, 0, scale, n_out, n_in);
     KAC_TRY(kac_weight_pack(c, &in->w, in->weight, row->op == KAC_OP_conv2d ? row->stride : 1));
     if (has(row, WITH_BIAS)) MAKE(&in->bias, KAC_F32, 3, 0, 1, n_out);
-    if (has(row, WITH_ROW_BIAS)) MAKE(&in->row_bias, c->dtype, 4, 0, 1, row->rows, n_out);
+    if (has(row, WITH_ROW_BIAS)) MAKE(&in->row_bias, dtype, 4, 0, 1, row->rows, n_out);
     if (!has(row, WITH_RESIDUAL)) return KAC_OK;
     if (row->op == KAC_OP_conv2d) {
         const int64_t h = (row->x[1] + row->pad[0] + row->pad[2] - kh) / row->stride + 1;
         const int64_t w = (row->x[2] + row->pad[1] + row->pad[3] - kw) / row->stride + 1;
-        MAKE(&in->residual, c->dtype, 5, 0, 1, row->x[0], h, w, n_out);
+        MAKE(&in->residual, dtype, 5, 0, 1, row->x[0], h, w, n_out);
         return KAC_OK;
     }
     int64_t shape[KAC_MAX_RANK];
     memcpy(shape, row->x, sizeof shape);
     shape[rank_of(row) - 1] = row->to[0];
-    return make(c, &in->residual, c->dtype, rank_of(row), shape, 5, 0, 1);
+    return make(c, &in->residual, dtype, rank_of(row), shape, 5, 0, 1);
 }
 
 /* Views: q from one packed [N, T, 3, heads, d], k and v from another, as after one linear layer for all three. */
 static kac_status make_attention(kac_ctx *c, const op_case *row, op_inputs *in) {
     const int64_t n = row->x[0], n_queries = row->x[1], heads = row->x[2], d = row->x[3], n_keys = row->to[0];
     const int64_t n_kv = row->rows > 0 ? row->rows : n;
+    const kac_dtype q_dtype = has(row, OTHER_X) ? op_case_other_dtype(c->dtype) : c->dtype;
     kac_tensor packed[2];
     if (!has(row, WITH_VIEW)) {
-        MAKE(&in->x, c->dtype, 1, 0, 1, n, n_queries, heads, d);
+        MAKE(&in->x, q_dtype, 1, 0, 1, n, n_queries, heads, d);
         MAKE(&in->other[0], c->dtype, 2, 0, 1, n_kv, n_keys, heads, d);
         MAKE(&in->other[1], c->dtype, 3, 0, 1, n_kv, n_keys, heads, d);
         return KAC_OK;
     }
-    MAKE(&packed[0], c->dtype, 1, 0, 1, n, n_queries, 3 * heads, d);
+    MAKE(&packed[0], q_dtype, 1, 0, 1, n, n_queries, 3 * heads, d);
     MAKE(&packed[1], c->dtype, 2, 0, 1, n_kv, n_keys, 3 * heads, d);
     in->x = kac_tensor_slice(packed[0], 2, 0, heads);
     in->other[0] = kac_tensor_slice(packed[1], 2, heads, heads);
@@ -92,7 +95,7 @@ static kac_status make_attention(kac_ctx *c, const op_case *row, op_inputs *in) 
 }
 
 static kac_status make_terms(kac_ctx *c, const op_case *row, op_inputs *in) {
-    const kac_dtype other = c->dtype == KAC_F32 ? KAC_BF16 : KAC_F32;
+    const kac_dtype other = op_case_other_dtype(c->dtype);
     KAC_TRY(make_x(c, row, &in->x, 0, 1));
     for (int t = 1; t < row->n_terms; t++)
         KAC_TRY(make(c, &in->other[t - 1], has(row, MIXED_DTYPES) && t % 2 != 0 ? other : c->dtype, rank_of(row),
@@ -299,4 +302,23 @@ bool op_case_one_image(const op_case *row, const op_inputs *in, int64_t n, op_in
 bool op_case_exact(const op_case *row) {
     return row->op == KAC_OP_copy || row->op == KAC_OP_concat || row->op == KAC_OP_gather ||
            row->op == KAC_OP_upsample_nearest || row->op == KAC_OP_randn || row->op == KAC_OP_lincomb;
+}
+
+double op_case_distance(kac_tensor a, kac_tensor b) {
+    double difference = 0, norm = 0;
+    if (!kac_tensor_same_shape(a, b)) return INFINITY;
+    for (int64_t i = 0; i < kac_tensor_count(a); i++) {
+        const double x = kac_element_load(a.data, a.dtype, i), y = kac_element_load(b.data, b.dtype, i);
+        difference += (x - y) * (x - y);
+        norm += y * y;
+    }
+    return norm == 0 ? sqrt(difference) : sqrt(difference / norm);
+}
+
+bool op_case_same_bits(kac_tensor a, kac_tensor b) {
+    return kac_tensor_same_shape(a, b) && a.dtype == b.dtype && memcmp(a.data, b.data, kac_tensor_bytes(a)) == 0;
+}
+
+kac_dtype op_case_other_dtype(kac_dtype dtype) {
+    return dtype == KAC_F32 ? KAC_BF16 : KAC_F32;
 }

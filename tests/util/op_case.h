@@ -24,8 +24,10 @@ enum op_case_with {
     WITH_SCALE = 256,     /* norms: gamma and beta; embedding: position */
     IN_PLACE = 512,       /* out is x; linear and conv2d: out is the residual */
     WITH_ROW_COEF = 1024, /* lincomb: a coefficient per image */
-    MIXED_DTYPES = 2048,  /* lincomb: every other term has the other dtype */
-    ONLY_BENCH = 4096     /* too long for the tests */
+    MIXED_DTYPES =
+        2048,         /* lincomb: every other term has the other dtype; linear, conv2d: residual and row bias have it */
+    OTHER_X = 4096,   /* x has the other dtype than c->dtype */
+    ONLY_BENCH = 8192 /* too long for the tests */
 };
 
 typedef struct op_case {
@@ -64,5 +66,10 @@ bool op_case_one_image(const op_case *row, const op_inputs *in, int64_t n, op_in
 
 /* Ops that every backend computes to the same bits. */
 bool op_case_exact(const op_case *row);
+
+/* |a − b| / |b| over all entries, any dtypes; infinite where shapes differ. */
+double op_case_distance(kac_tensor a, kac_tensor b);
+bool op_case_same_bits(kac_tensor a, kac_tensor b);
+kac_dtype op_case_other_dtype(kac_dtype dtype); /* f32 <-> bf16 */
 
 #endif
