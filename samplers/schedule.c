@@ -3,10 +3,10 @@
 #include "samplers/schedule_betas.h"
 #include <math.h>
 
-/* torch.linspace in float32: from both ends towards the middle. */
+/* torch.linspace in float32: from both ends towards the middle, fused. */
 static float linspace_at(double first, double last, int n, int i) {
     const float a = (float)first, b = (float)last, step = n > 1 ? (b - a) / (float)(n - 1) : 0.0f;
-    return i < n / 2 ? a + step * (float)i : b - step * (float)(n - 1 - i);
+    return i < n / 2 ? fmaf(step, (float)i, a) : fmaf(-step, (float)(n - 1 - i), b);
 }
 
 static double cosine_alpha_bar(double t) {

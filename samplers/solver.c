@@ -126,7 +126,7 @@ static kac_status build_levels(kac_levels *l, const kac_schedule *sch, const kac
         kac_levels_dpm(l, sch);
     else
         kac_levels_by_spacing(l, sch, !euler);
-    for (int i = 0; i < l->n; i++)
+    for (int i = 0; i < l->n && (sch->sigmas == KAC_SIGMAS_PLAIN || !dpm); i++)
         if (l->timestep[i] < 0.0 || l->timestep[i] >= sch->n_train)
             return KAC_FAIL(KAC_E_USAGE,
                             "%d steps with this spacing and steps_offset %d reach timestep %g; the schedule has 0 "
@@ -173,6 +173,7 @@ static kac_status check_rows(kac_solver *s) {
 static kac_status fill(kac_solver *s, kac_levels *l, const kac_schedule *sch, const kac_solver_options *o) {
     if (l->timestep == NULL || l->sigma == NULL || s->rows == NULL) return KAC_E_MEMORY;
     KAC_TRY(build_levels(l, sch, o, s->kind));
+    if (o->begin >= l->n) return KAC_FAIL(KAC_E_USAGE, "cannot start at step %d of %d", o->begin, l->n);
     KAC_TRY(build_rows(s, sch, l, o));
     s->n_steps = l->n - o->begin;
     memmove(s->rows, s->rows + o->begin, (size_t)s->n_steps * sizeof *s->rows);

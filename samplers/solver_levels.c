@@ -7,7 +7,8 @@
  * them. */
 static double ratio_at(const kac_schedule *sch, int t) {
     const double bar = sch->zero_snr && t == sch->n_train - 1 ? 0x1p-24 : sch->alphas_cumprod[t];
-    return (double)(float)sqrt((1.0 - bar) / bar);
+    const float value = (float)bar;
+    return (double)sqrtf((1.0f - value) / value);
 }
 
 static double ratio_between(const kac_schedule *sch, double t) {
@@ -40,7 +41,10 @@ void kac_levels_dpm(kac_levels *l, const kac_schedule *sch) {
         last--;
     }
     const double ratio = (double)sch->n_train / n, step = (last - ratio) - last;
-    for (int i = 0; i < n; i++) {
+    /* Trailing from a clipped end has room for fewer steps. Sigmas that are spread on their own replace these timesteps. */
+    if (sch->spacing == KAC_SPACING_TRAILING && sch->sigmas == KAC_SIGMAS_PLAIN)
+        l->n = KAC_MAX(KAC_MIN((int)ceil(last / ratio), n), 1);
+    for (int i = 0; i < l->n; i++) {
         if (sch->spacing == KAC_SPACING_LEADING)
             l->timestep[i] = (double)(n - i) * (last / (n + 1)) + sch->steps_offset;
         else if (sch->spacing == KAC_SPACING_TRAILING)
@@ -50,14 +54,15 @@ void kac_levels_dpm(kac_levels *l, const kac_schedule *sch) {
     }
 }
 
-/* The training timestep, between two whole ones, that has this sigma: linear in log sigma. */
+/* The training timestep, between two whole ones, that has this sigma: linear in log sigma. The table's logarithms are float32
+ * as in the reference: where a timestep is then cut to a whole one, their rounding decides. */
 static double timestep_of(const kac_schedule *sch, double sigma) {
     const double target = log(fmax(sigma, 1e-10));
     int low = 0;
-    for (int i = 0; i < sch->n_train && (double)(float)log(ratio_at(sch, i)) <= target; i++) low = i;
+    for (int i = 0; i < sch->n_train && (double)logf((float)ratio_at(sch, i)) <= target; i++) low = i;
     low = KAC_MAX(KAC_MIN(low, sch->n_train - 2), 0);
-    const double a = (double)(float)log(ratio_at(sch, low));
-    const double b = (double)(float)log(ratio_at(sch, KAC_MIN(low + 1, sch->n_train - 1)));
+    const double a = (double)logf((float)ratio_at(sch, low));
+    const double b = (double)logf((float)ratio_at(sch, KAC_MIN(low + 1, sch->n_train - 1)));
     const double w = fmin(fmax((a - target) / (a - b), 0.0), 1.0);
     return (1.0 - w) * low + w * (low + 1);
 }
@@ -95,6 +100,7 @@ static double beta_cdf(double x, double a) { /* both parameters a */
 }
 
 static double beta_quantile(double p, double a) {
+    if (p <= 0.0 || p >= 1.0) return p <= 0.0 ? 0.0 : 1.0;
     double low = 0.0, high = 1.0;
     for (int i = 0; i < 80; i++) {
         const double middle = 0.5 * (low + high);
@@ -114,7 +120,11 @@ static double spread(kac_sigmas kind, double ramp, double low, double high) {
         return pow(pow(high, 1.0 / rho) + ramp * (pow(low, 1.0 / rho) - pow(high, 1.0 / rho)), rho);
     case KAC_SIGMAS_BETA:
         return low + beta_quantile(1.0 - ramp, 0.6) * (high - low);
-    default: /* exponential, Lu: even in log sigma */
+    case KAC_SIGMAS_LU: { /* even in log sigma, from the table's logarithms */
+        const double top = (double)logf((float)high);
+        return exp(top + ramp * ((double)logf((float)low) - top));
+    }
+    default: /* exponential: even in log sigma */
         return exp(log(high) + ramp * (log(low) - log(high)));
     }
 }
