@@ -97,15 +97,13 @@ static kac_status check_steps(const kac_schedule *sch, const kac_solver_options 
 
 static kac_status check_timesteps(const kac_schedule *sch, const kac_solver_options *o, kac_solver_kind kind) {
     if (o->timesteps == NULL) return KAC_OK;
-    if (kind == KAC_SOLVER_DDIM || kind == KAC_SOLVER_EULER_ANCESTRAL)
-        return KAC_FAIL(KAC_E_USAGE, "%s takes no timesteps of your own; ddpm, euler and dpm++2m do",
-                        kac_solver_name(kind));
-    if (sch->sigmas != KAC_SIGMAS_PLAIN && kind != KAC_SOLVER_DDPM)
+    const bool euler = kind == KAC_SOLVER_EULER || kind == KAC_SOLVER_EULER_ANCESTRAL;
+    if (sch->sigmas != KAC_SIGMAS_PLAIN && kind != KAC_SOLVER_DDPM && kind != KAC_SOLVER_DDIM)
         return KAC_FAIL(KAC_E_USAGE,
                         "this schedule spreads sigmas itself (karras, …) and takes no timesteps of your own");
     for (int i = 0; i < o->n_timesteps; i++) {
         const double t = o->timesteps[i];
-        if (!(t >= 0.0 && t < sch->n_train) || (kind != KAC_SOLVER_EULER && t != floor(t)))
+        if (!(t >= 0.0 && t < sch->n_train) || (!euler && t != floor(t)))
             return KAC_FAIL(KAC_E_USAGE, "timestep %g must be one of 0 … %d", t, sch->n_train - 1);
         if (i > 0 && t >= o->timesteps[i - 1])
             return KAC_FAIL(KAC_E_USAGE, "timesteps must fall; %g follows %g", t, o->timesteps[i - 1]);
@@ -120,9 +118,12 @@ static kac_status build_levels(kac_levels *l, const kac_schedule *sch, const kac
         return KAC_FAIL(KAC_E_UNSUPPORTED, "%s cannot run a flow model; use dpm++2m or dpm++2m-sde",
                         kac_solver_name(kind));
     const bool euler = kind == KAC_SOLVER_EULER || kind == KAC_SOLVER_EULER_ANCESTRAL;
-    if (o->timesteps != NULL)
-        memcpy(l->timestep, o->timesteps, (size_t)l->n * sizeof(double));
-    else if (dpm)
+    if (o->timesteps != NULL) {
+        const size_t n_bytes = (size_t)l->n * sizeof(double);
+        kac_levels_by_spacing(l, sch, !euler);
+        l->own = memcmp(l->timestep, o->timesteps, n_bytes) != 0;
+        memcpy(l->timestep, o->timesteps, n_bytes);
+    } else if (dpm)
         kac_levels_dpm(l, sch);
     else
         kac_levels_by_spacing(l, sch, !euler);

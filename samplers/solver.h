@@ -43,7 +43,7 @@ typedef struct kac_solver_options {
     double eta; /* DDIM: 0 deterministic … 1 ancestral. Euler ancestral: scales the fresh noise. NAN: the method's own
                    (0; 1) */
     const double
-        *timesteps; /* own descending timesteps, where the class allows them; NULL: by the schedule's spacing */
+        *timesteps; /* own descending timesteps, not with karras and the like; NULL: by the schedule's spacing */
     int n_timesteps;
     int begin; /* first row to keep: 0, or later to start from a partly noised sample; histories start there */
 } kac_solver_options;

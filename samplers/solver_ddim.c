@@ -28,9 +28,9 @@ kac_status kac_rows_ddim(kac_solver *s, const kac_schedule *sch, const kac_level
     const int stride = sch->n_train / l->n;
     for (int i = 0; i < l->n; i++) {
         kac_solver_row *r = &s->rows[i];
-        /* The reference steps by a fixed stride, not to the next timestep of its list; they differ for some spacings.
-         */
-        const int before = (int)l->timestep[i] - stride;
+        /* The reference steps by a fixed stride, not to the next timestep of its list; they differ for some spacings. */
+        int before = (int)l->timestep[i] - stride;
+        if (l->own) before = i + 1 < l->n ? (int)l->timestep[i + 1] : -1;
         const double bar = alpha_bar_at(sch, l->timestep[i]);
         const double next = before >= 0             ? alpha_bar_at(sch, before)
                             : sch->set_alpha_to_one ? 1.0

@@ -8,6 +8,7 @@
 typedef struct kac_levels {
     int n;
     double *timestep; /* [n] */
+    bool own;         /* timesteps given by the caller that are not the schedule's */
     double *sigma;    /* [n + 1] sigma/alpha of each state; only for the sigma solvers */
 } kac_levels;
 

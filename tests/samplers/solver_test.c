@@ -178,11 +178,22 @@ static void test_options(void) {
     refused(&s, (kac_solver_options){.eta = NAN, .timesteps = rising, .n_timesteps = 2}, KAC_E_USAGE, "fall");
     refused(&s, (kac_solver_options){.eta = NAN, .timesteps = outside, .n_timesteps = 2}, KAC_E_USAGE, "1000");
     refused(&s, (kac_solver_options){.eta = NAN, .timesteps = broken, .n_timesteps = 2}, KAC_E_USAGE, "500.5");
-    refused(&s, (kac_solver_options){.kind = KAC_SOLVER_DDIM, .eta = NAN, .timesteps = falling, .n_timesteps = 3},
-            KAC_E_USAGE, "ddim");
     kac_solver own, plain;
     CHECK_OK(kac_solver_init(&own, &s, &(kac_solver_options){.eta = NAN, .timesteps = falling, .n_timesteps = 3}));
     CHECK(own.n_steps == 3 && own.rows[1].timestep == 500 && own.stochastic);
+    kac_solver_free(&own);
+    /* DDIM goes from each given timestep to the next; given its own, to where it would have gone by itself */
+    CHECK_OK(kac_solver_init(
+        &own, &s, &(kac_solver_options){.kind = KAC_SOLVER_DDIM, .eta = NAN, .timesteps = falling, .n_timesteps = 3}));
+    CHECK_NEAR(own.rows[0].x0, sqrt(s.alphas_cumprod[500]), 1e-12);
+    CHECK_NEAR(own.rows[2].x0, 1.0, 0);
+    kac_solver_free(&own);
+    const double even[] = {666, 333, 0};
+    CHECK_OK(kac_solver_init(
+        &own, &s, &(kac_solver_options){.kind = KAC_SOLVER_DDIM, .eta = NAN, .timesteps = even, .n_timesteps = 3}));
+    CHECK_OK(kac_solver_init(&plain, &s, &(kac_solver_options){.kind = KAC_SOLVER_DDIM, .n_steps = 3, .eta = NAN}));
+    CHECK(memcmp(own.rows, plain.rows, 3 * sizeof *own.rows) == 0);
+    kac_solver_free(&plain);
     /* DDIM with eta 1 and DDPM with fixed_small are the same chain */
     CHECK_OK(kac_solver_init(&plain, &s, &(kac_solver_options){.kind = KAC_SOLVER_DDIM, .n_steps = 10, .eta = 1}));
     kac_solver_free(&own);
