@@ -62,18 +62,21 @@ static kac_status check_size(int64_t width, int64_t height, const char *name) {
     return KAC_OK;
 }
 
-kac_status kac_image_decode(kac_image *out, const void *data, size_t n_bytes, const char *name) {
-    *out = (kac_image){0};
-    int width, height, channels;
-    if (n_bytes > MAX_FILE_BYTES) return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: too many bytes for a picture", name);
+kac_status kac_image_probe(int *width, int *height, const void *data, size_t n_bytes, const char *name) {
     const uint8_t *header = data;
-    if (n_bytes >= 24 &&
-        memcmp(header, "\x89PNG\r\n\x1a\n", 8) == 0) /* stb gives no size of a PNG that is too large for it */
+    int channels;
+    if (n_bytes > MAX_FILE_BYTES) return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: too many bytes for a picture", name);
+    if (n_bytes >= 24 && memcmp(header, "\x89PNG\r\n\x1a\n", 8) == 0) /* of a PNG too large for it stb gives no size */
         KAC_TRY(check_size(kac_png_uint32(header + 16), kac_png_uint32(header + 20), name));
-    if (!stbi_info_from_memory(data, (int)n_bytes, &width, &height, &channels)) {
+    if (!stbi_info_from_memory(data, (int)n_bytes, width, height, &channels))
         return KAC_FAIL(KAC_E_FORMAT, "%s is not a PNG, JPEG or BMP picture that can be read", name);
-    }
-    KAC_TRY(check_size(width, height, name));
+    return check_size(*width, *height, name);
+}
+
+kac_status kac_image_decode(kac_image *out, const void *data, size_t n_bytes, const char *name) {
+    int width, height, channels;
+    *out = (kac_image){0};
+    KAC_TRY(kac_image_probe(&width, &height, data, n_bytes, name));
     uint8_t *rgb = stbi_load_from_memory(data, (int)n_bytes, &width, &height, &channels, 3);
     if (rgb == NULL) {
         const char *reason = stbi_failure_reason();

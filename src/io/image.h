@@ -15,6 +15,8 @@ typedef struct kac_image {
 /* PNG, JPEG, BMP as RGB: alpha is dropped, grey is repeated, 16 bits are cut to 8 (as Pillow's convert("RGB")). The size is checked
  * before anything is decoded. KAC_E_IO, KAC_E_FORMAT (not a picture of these kinds, broken), KAC_E_UNSUPPORTED (too large). */
 kac_status kac_image_load(kac_image *out, const char *path);
+/* Only the size, as decode would check it. */
+kac_status kac_image_probe(int *width, int *height, const void *data, size_t n_bytes, const char *name);
 kac_status kac_image_decode(kac_image *out, const void *data, size_t n_bytes,
                             const char *name); /* name: for messages */
 void kac_image_free(kac_image *image);

@@ -159,13 +159,12 @@ static void test_invalid_utf8(void) {
                                       "\xc0\x80", "a\x80z"};
     int32_t got[32], want[32];
     for (int i = 0; i < KAC_COUNT_OF(bad); i++) {
-        char repaired[64] = "";
-        for (const char *s = bad[i]; *s != 0; s++) {
-            const size_t n = strlen(repaired);
-            snprintf(repaired + n, sizeof(repaired) - n, (*s & 0x80) ? "\xEF\xBF\xBD" : "%c", *s);
-        }
+        kac_text repaired = {0};
+        for (const char *c = bad[i]; *c != 0; c++)
+            kac_text_add_bytes(&repaired, (*c & 0x80) ? "\xEF\xBF\xBD" : c, (*c & 0x80) ? 3 : 1);
         CHECK_OK(kac_tokenizer_encode(got, 32, NULL, clip, bad[i], strlen(bad[i])));
-        CHECK_OK(kac_tokenizer_encode(want, 32, NULL, clip, repaired, strlen(repaired)));
+        CHECK_OK(kac_tokenizer_encode(want, 32, NULL, clip, repaired.s, repaired.n));
+        kac_text_free(&repaired);
         CHECK(memcmp(got, want, sizeof(got)) == 0);
     }
 }
