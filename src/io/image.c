@@ -1,4 +1,5 @@
 #include "io/image.h"
+#include "io/jpeg.h"
 #include "io/png.h"
 #include <limits.h>
 #include <string.h>
@@ -34,7 +35,6 @@ static void *decoder_realloc(void *p, size_t n) {
 #define STB_IMAGE_STATIC
 #define STBI_NO_STDIO
 #define STBI_ONLY_PNG
-#define STBI_ONLY_JPEG
 #define STBI_ONLY_BMP
 #define STBI_MALLOC(n) decoder_alloc(n)
 #define STBI_REALLOC(p, n) decoder_realloc(p, n)
@@ -66,6 +66,10 @@ kac_status kac_image_probe(int *width, int *height, const void *data, size_t n_b
     const uint8_t *header = data;
     int channels;
     if (n_bytes > MAX_FILE_BYTES) return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: too many bytes for a picture", name);
+    if (kac_jpeg_is(data, n_bytes)) {
+        KAC_TRY(kac_jpeg_probe(width, height, data, n_bytes, name));
+        return check_size(*width, *height, name);
+    }
     if (n_bytes >= 24 && memcmp(header, "\x89PNG\r\n\x1a\n", 8) == 0) /* of a PNG too large for it stb gives no size */
         KAC_TRY(check_size(kac_png_uint32(header + 16), kac_png_uint32(header + 20), name));
     if (!stbi_info_from_memory(data, (int)n_bytes, width, height, &channels))
@@ -73,17 +77,31 @@ kac_status kac_image_probe(int *width, int *height, const void *data, size_t n_b
     return check_size(*width, *height, name);
 }
 
-kac_status kac_image_decode(kac_image *out, const void *data, size_t n_bytes, const char *name) {
+static kac_status decode_by_stb(uint8_t **rgb, const void *data, size_t n_bytes, const char *name) {
     int width, height, channels;
+    *rgb = stbi_load_from_memory(data, (int)n_bytes, &width, &height, &channels, 3);
+    if (*rgb != NULL) return KAC_OK;
+    const char *reason = stbi_failure_reason();
+    const bool memory = reason != NULL && strcmp(reason, "outofmem") == 0;
+    return KAC_FAIL(memory ? KAC_E_MEMORY : KAC_E_FORMAT, "%s cannot be decoded: %s", name,
+                    reason == NULL ? "broken" : reason);
+}
+
+kac_status kac_image_decode(kac_image *out, const void *data, size_t n_bytes, const char *name) {
+    int width, height;
     *out = (kac_image){0};
     KAC_TRY(kac_image_probe(&width, &height, data, n_bytes, name));
-    uint8_t *rgb = stbi_load_from_memory(data, (int)n_bytes, &width, &height, &channels, 3);
-    if (rgb == NULL) {
-        const char *reason = stbi_failure_reason();
-        const bool memory = reason != NULL && strcmp(reason, "outofmem") == 0;
-        return KAC_FAIL(memory ? KAC_E_MEMORY : KAC_E_FORMAT, "%s cannot be decoded: %s", name,
-                        reason == NULL ? "broken" : reason);
-    }
+    uint8_t *rgb;
+    if (kac_jpeg_is(data, n_bytes)) {
+        rgb = kac_alloc((size_t)width * (size_t)height * 3);
+        if (rgb == NULL) return KAC_E_MEMORY;
+        const kac_status status = kac_jpeg_decode(rgb, data, n_bytes, name);
+        if (status != KAC_OK) {
+            kac_free(rgb);
+            return status;
+        }
+    } else
+        KAC_TRY(decode_by_stb(&rgb, data, n_bytes, name));
     *out = (kac_image){.rgb = rgb, .width = width, .height = height};
     return KAC_OK;
 }
@@ -109,19 +127,5 @@ kac_status kac_png_encode(uint8_t **out, size_t *n_bytes, const uint8_t *rgb, in
     *out = stbi_write_png_to_mem(rgb, width * 3, width, height, 3, &n);
     if (*out == NULL) return KAC_FAIL(KAC_E_MEMORY, "%s: out of memory for a PNG of %dx%d", name, width, height);
     *n_bytes = (size_t)n;
-    return KAC_OK;
-}
-
-static void count_bytes(void *total, void *data, int n) {
-    (void)data;
-    *(size_t *)total += (size_t)n;
-}
-
-kac_status kac_jpeg_size(size_t *n_bytes, const uint8_t *rgb, int width, int height, int quality) {
-    KAC_TRY(check_size(width, height, "jpeg"));
-    if (quality < 1 || quality > 100) return KAC_FAIL(KAC_E_USAGE, "a JPEG quality is 1 to 100, not %d", quality);
-    *n_bytes = 0;
-    const int done = stbi_write_jpg_to_func(count_bytes, n_bytes, width, height, 3, rgb, quality);
-    KAC_ASSERT(done);
     return KAC_OK;
 }

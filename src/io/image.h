@@ -43,8 +43,8 @@ kac_status kac_png_texts_parse(kac_png_texts *out, const void *data, size_t n_by
 void kac_png_texts_free(kac_png_texts *texts);
 const char *kac_png_texts_get(const kac_png_texts *texts, const char *key); /* the first; NULL: none */
 
-/* Size of the picture as a baseline JPEG with the standard tables; quality 1 … 100. Chroma is halved up to quality 90. Nothing is
- * kept. Any thread. */
+/* Size of the picture as the JPEG that Pillow's save(quality=…) writes: baseline, standard tables, chroma halved. quality 1 … 100.
+ * Nothing is kept. Any thread. KAC_E_SHAPE, KAC_E_USAGE. */
 kac_status kac_jpeg_size(size_t *n_bytes, const uint8_t *rgb, int width, int height, int quality);
 
 #endif

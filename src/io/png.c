@@ -1,6 +1,6 @@
 #include "io/png.h"
+#include "io/utf8.h"
 #include <string.h>
-#include <utf8proc.h>
 
 /* A PNG is a signature, then chunks: length (4 bytes, big endian), type, data, CRC of type and data. */
 static const uint8_t signature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
@@ -25,13 +25,12 @@ static bool to_latin1(kac_text *out, const char *s, bool *valid) {
     bool fits = true;
     *valid = true;
     for (size_t i = 0, n = strlen(s); i < n;) {
-        utf8proc_int32_t c;
-        const utf8proc_ssize_t used =
-            utf8proc_iterate((const uint8_t *)s + i, (utf8proc_ssize_t)KAC_MIN(n - i, (size_t)4), &c);
-        if (used <= 0) return *valid = false;
+        int32_t c;
+        const size_t used = kac_utf8_next(&c, s + i, n - i);
+        if (used == 0) return *valid = false;
         fits &= c < 256;
         kac_text_add_bytes(out, (const char[]){(char)c}, 1);
-        i += (size_t)used;
+        i += used;
     }
     return fits;
 }
@@ -97,16 +96,6 @@ static char *from_latin1(const uint8_t *s, size_t n) {
     return t.s;
 }
 
-static bool is_utf8(const uint8_t *s, size_t n) {
-    for (size_t i = 0; i < n;) {
-        utf8proc_int32_t c;
-        const utf8proc_ssize_t used = utf8proc_iterate(s + i, (utf8proc_ssize_t)KAC_MIN(n - i, (size_t)4), &c);
-        if (used <= 0) return false;
-        i += (size_t)used;
-    }
-    return true;
-}
-
 static kac_status broken(const char *name) {
     return KAC_FAIL(KAC_E_FORMAT, "%s: a text chunk of the PNG is broken", name);
 }
@@ -114,7 +103,7 @@ static kac_status broken(const char *name) {
 static kac_status add_item(kac_png_texts *out, const uint8_t *key, size_t n_key, const uint8_t *value, size_t n_value,
                            bool latin1, const char *name) {
     if (!key_is_fine((const char *)key, n_key) || memchr(value, 0, n_value) != NULL ||
-        (!latin1 && !is_utf8(value, n_value)))
+        (!latin1 && !kac_utf8_valid(value, n_value)))
         return broken(name);
     if (out->n == KAC_PNG_MAX_TEXTS)
         return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: more than %d text chunks", name, (int)KAC_PNG_MAX_TEXTS);

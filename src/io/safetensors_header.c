@@ -1,8 +1,8 @@
 #include "io/safetensors_header.h"
+#include "io/utf8.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 /* Dtypes that the format knows and kac does not compute with: name, bits. */
 static const struct {
@@ -44,16 +44,6 @@ __attribute__((format(printf, 4, 5))) static kac_status tensor_fail(const kac_st
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
     return KAC_FAIL(status, "%s: tensor \"%s\": %s", f->path, kac_st_shown(name, shown), text);
-}
-
-static bool is_utf8(const uint8_t *s, size_t n) {
-    for (size_t i = 0; i < n;) {
-        utf8proc_int32_t c;
-        const utf8proc_ssize_t used = utf8proc_iterate(s + i, (utf8proc_ssize_t)KAC_MIN(n - i, (size_t)4), &c);
-        if (used <= 0) return false;
-        i += (size_t)used;
-    }
-    return true;
 }
 
 /* Files that people mistake for safetensors. */
@@ -226,7 +216,7 @@ kac_status kac_st_header_read(kac_st_file *f, kac_st_entry **entries, int *n_ent
         return KAC_FAIL(KAC_E_FORMAT, "%s: header of %llu bytes does not fit into the file of %zu bytes (cut off?)",
                         f->path, (unsigned long long)n_header, f->map.n);
     const uint8_t *header = f->map.data + 8, *data = header + n_header;
-    if (!is_utf8(header, n_header)) return KAC_FAIL(KAC_E_FORMAT, "%s: the header is not UTF-8", f->path);
+    if (!kac_utf8_valid(header, n_header)) return KAC_FAIL(KAC_E_FORMAT, "%s: the header is not UTF-8", f->path);
     KAC_TRY(kac_json_parse(&f->header, (const char *)header, n_header, f->path));
     const int n = cJSON_GetArraySize(f->header.root);
     *entries = kac_alloc(sizeof(**entries) * (size_t)KAC_MAX(n, 1));

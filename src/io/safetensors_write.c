@@ -1,8 +1,8 @@
 #include "base/staged.h"
 #include "io/safetensors_header.h"
+#include "io/utf8.h"
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 /* The reference library's order of dtypes in a file, the largest elements first so that all stay aligned. */
 static const kac_dtype dtype_order[] = {KAC_U64, KAC_I64, KAC_F64, KAC_F32, KAC_U32, KAC_I32, KAC_BF16,
@@ -24,23 +24,12 @@ static int by_name(const void *pa, const void *pb) {
     return strcmp((*(const kac_st_item *const *)pa)->name, (*(const kac_st_item *const *)pb)->name);
 }
 
-static bool is_text(const char *s) {
-    for (size_t i = 0, n = strlen(s); i < n;) {
-        utf8proc_int32_t c;
-        const utf8proc_ssize_t used =
-            utf8proc_iterate((const uint8_t *)s + i, (utf8proc_ssize_t)KAC_MIN(n - i, (size_t)4), &c);
-        if (used <= 0) return false;
-        i += (size_t)used;
-    }
-    return true;
-}
-
 /* Sorts `sorted` by name to see pairs. */
 static kac_status check_items(const char *path, const kac_st_item **sorted, int n) {
     for (int i = 0; i < n; i++) {
         char shown[96];
         const kac_st_item *it = sorted[i];
-        if (!is_text(it->name) || strcmp(it->name, "__metadata__") == 0)
+        if (!kac_utf8_valid(it->name, strlen(it->name)) || strcmp(it->name, "__metadata__") == 0)
             return KAC_FAIL(KAC_E_USAGE, "%s: \"%s\" cannot name a tensor", path, kac_st_shown(it->name, shown));
         if (!kac_tensor_contiguous(it->tensor))
             return KAC_FAIL(KAC_E_USAGE, "%s: tensor \"%s\" has gaps", path, kac_st_shown(it->name, shown));
@@ -109,7 +98,8 @@ static kac_status write_file(const char *path, const kac_text *header, const kac
 kac_status kac_st_write(const char *path, const kac_st_item *items, int n_items, const kac_st_pair *metadata,
                         int n_metadata) {
     for (int i = 0; i < n_metadata; i++)
-        if (!is_text(metadata[i].key) || !is_text(metadata[i].value))
+        if (!kac_utf8_valid(metadata[i].key, strlen(metadata[i].key)) ||
+            !kac_utf8_valid(metadata[i].value, strlen(metadata[i].value)))
             return KAC_FAIL(KAC_E_USAGE, "%s: metadata %d is not UTF-8", path, i);
     const kac_st_item **sorted = kac_alloc(sizeof(*sorted) * (size_t)n_items);
     if (sorted == NULL) return KAC_E_MEMORY;

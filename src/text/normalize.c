@@ -1,3 +1,4 @@
+#include "io/utf8.h"
 #include "text/tokenizer_parts.h"
 #include <utf8proc.h>
 
@@ -16,14 +17,13 @@ static void add_char(kac_text *t, utf8proc_int32_t c) {
 /* Bytes that belong to no character become U+FFFD, one each. */
 static void add_repaired(kac_text *t, const char *text, size_t n) {
     for (size_t i = 0; i < n;) {
-        utf8proc_int32_t c;
-        const utf8proc_ssize_t used =
-            utf8proc_iterate((const uint8_t *)text + i, (utf8proc_ssize_t)KAC_MIN(n - i, (size_t)4), &c);
+        int32_t c;
+        const size_t used = kac_utf8_next(&c, text + i, n - i);
         if (used > 0)
-            kac_text_add_bytes(t, text + i, (size_t)used);
+            kac_text_add_bytes(t, text + i, used);
         else
             kac_text_add_bytes(t, "\xEF\xBF\xBD", 3);
-        i += used > 0 ? (size_t)used : 1;
+        i += used > 0 ? used : 1;
     }
 }
 
@@ -40,10 +40,10 @@ kac_status kac_text_normalize(kac_text *out, const char *text, size_t n) {
     if (n_composed < 0) return KAC_FAIL(KAC_E_MEMORY, "text: %s", utf8proc_errmsg(n_composed));
     bool in_space = false;
     for (utf8proc_ssize_t i = 0; i < n_composed;) {
-        utf8proc_int32_t c;
-        const utf8proc_ssize_t used = utf8proc_iterate(composed + i, KAC_MIN(n_composed - i, 4), &c);
+        int32_t c;
+        const size_t used = kac_utf8_next(&c, composed + i, (size_t)(n_composed - i));
         KAC_ASSERT(used > 0);
-        i += used;
+        i += (utf8proc_ssize_t)used;
         if (is_space(c)) {
             if (!in_space) kac_text_add_bytes(out, " ", 1);
             in_space = true;
