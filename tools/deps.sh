@@ -5,7 +5,7 @@
 #   tools/deps.sh --all    and for CI and development (clang, sanitizers, clang-format)
 set -euo pipefail
 
-packages=(build-essential cmake ninja-build pkg-config python3 zlib1g-dev libcjson-dev libutf8proc-dev libpcre2-dev libstb-dev)
+packages=(build-essential cmake ninja-build pkg-config python3 zlib1g-dev libjpeg-dev libcjson-dev libutf8proc-dev libpcre2-dev libstb-dev)
 optional=(libdnnl-dev) # faster bf16; kac builds without it
 case ${1:-} in
 "") ;;
