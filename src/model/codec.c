@@ -145,12 +145,17 @@ kac_status kac_codec_decode(kac_tensor *image, const kac_codec *v, kac_ctx *c, k
     return s;
 }
 
+kac_status kac_codec_unscale(kac_tensor *z, const kac_codec *v, kac_ctx *c, kac_tensor latents) {
+    KAC_TRY(check_latent(v, latents));
+    return kac_affine(c, z, latents, v->latent_scale, v->latent_shift);
+}
+
 kac_status kac_codec_decode_latents(kac_tensor *image, const kac_codec *v, kac_ctx *c, kac_tensor latents) {
     KAC_TRY(check_latent(v, latents));
     KAC_TRY(take_image(image, v, c, latents));
     const size_t mark = kac_scope_open(c);
     kac_tensor z = KAC_NONE;
-    kac_status s = kac_affine(c, &z, latents, v->latent_scale, v->latent_shift);
+    kac_status s = kac_codec_unscale(&z, v, c, latents);
     if (s == KAC_OK) s = decode(image, v, c, z);
     kac_scope_close(c, mark);
     return s;

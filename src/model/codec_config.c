@@ -16,14 +16,16 @@ static kac_status read_common(kac_codec_config *cfg, const kac_json *j) {
     return cfg->scaling != 0 ? KAC_OK : kac_config_unsupported(j, "scaling_factor", "it divides");
 }
 
-/* Every entry of the list must be `name`. */
+/* Every entry of the list must be `name`; *n is its length, untouched when the key is missing. */
 static kac_status check_blocks(const kac_json *j, const char *key, const char *name, int *n) {
     const char *found[KAC_CODEC_MAX_BLOCKS];
-    KAC_TRY(kac_json_texts(j, j->root, key, found, KAC_CODEC_MAX_BLOCKS, n));
-    for (int i = 0; i < *n; i++)
+    int n_found = 0;
+    KAC_TRY(kac_json_texts(j, j->root, key, found, KAC_CODEC_MAX_BLOCKS, &n_found));
+    for (int i = 0; i < n_found; i++)
         if (strcmp(found[i], name) != 0)
             return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: \"%s\" holds \"%s\", which is not supported (only %s)", j->name,
                             key, found[i], name);
+    if (n_found > 0) *n = n_found;
     return KAC_OK;
 }
 

@@ -2,10 +2,13 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Cases with sharp attention, where the reference implementation's own bf16 run is 3.7 to 6.1 % off at its worst tap (transformer_2,
- * mish_odd, layers_list, null_mid, sd2, in this order); ours must still be clearly nearer. */
-static const char *const wide[] = {"unet/transformer_2", "unet/mish_odd", "unet/layers_list", "unet/null_mid",
-                                   "unet/sd2"};
+/* Cases with sharp attention or many layers, where the reference implementation's own bf16 run is further off than 2e-2: ours must be
+ * clearly nearer than that. */
+static const struct {
+    const char *name;
+    double tolerance, reference; /* reference: its worst tap in bf16 */
+} wide[] = {{"unet/transformer_2", 3e-2, 0.0368}, {"unet/mish_odd", 3e-2, 0.0389}, {"unet/layers_list", 3e-2, 0.0403},
+            {"unet/null_mid", 3e-2, 0.0453},      {"unet/sd2", 4e-2, 0.0605},      {"unet/shapes_64", 2.4e-2, 0.0264}};
 
 typedef struct setting {
     const char *text;
@@ -24,7 +27,7 @@ static bool run_one(const char *name, setting s, golden_case run) {
     bool fine = kac_ctx_open(&c, s.ops, s.dtype, 2, NULL) == KAC_OK;
     if (fine) {
         for (int i = 0; i < KAC_COUNT_OF(wide) && s.dtype == KAC_BF16; i++)
-            if (strcmp(name, wide[i]) == 0) s.tolerance = 3e-2;
+            if (strcmp(name, wide[i].name) == 0) s.tolerance = wide[i].tolerance;
         golden_watch(&g, &c, s.tolerance);
         printf("%s %s: ", name, s.text);
         fine = run(&g, &c);
