@@ -46,7 +46,7 @@ static void coefficients(kac_solver_row *r, const kac_schedule *sch, bool sde, l
 }
 
 static bool first_order(const kac_schedule *sch, int i, int n, int first) {
-    if (i == first || sch->solver_order == 1) return true;
+    if (i <= first || sch->solver_order == 1) return true; /* rows before the first are not used */
     return i == n - 1 && (sch->euler_at_final || (sch->lower_order_final && n < 15) || !sch->final_sigma_min);
 }
 
