@@ -5,7 +5,7 @@ network evaluations for the last two.
 
     python3 bench/fidelity.py --kac build/kac --out fidelity        # about half an hour on two cores; goes on where it stopped
 
-Prompts: bench/prompts_shapes.tsv, 201 of combinations that the training never saw and 40 of the categories that have no such
+Prompts: bench/prompts_shapes.tsv, 203 of combinations that the training never saw and 40 of the categories that have no such
 combinations (single, two). Prints the table of bench/FIDELITY.md; needs Python alone.
 """
 import argparse
