@@ -121,7 +121,7 @@ static kac_status find_method(const kac_method **out, const char *name) {
 }
 
 /* A JSON value as an option's text, into `text`. */
-static kac_status config_value(kac_text *text, const kac_json *j, const cJSON *v) {
+static kac_status config_value(kac_text *text, const cJSON *v, const char *name) {
     if (cJSON_IsString(v)) {
         kac_text_add_bytes(text, v->valuestring, strlen(v->valuestring));
     } else if (cJSON_IsBool(v)) {
@@ -130,26 +130,24 @@ static kac_status config_value(kac_text *text, const kac_json *j, const cJSON *v
         const double d = v->valuedouble;
         kac_text_add(text, fabs(d) < 1e15 && d == floor(d) ? "%.0f" : "%.17g", d);
     } else {
-        return KAC_FAIL(KAC_E_USAGE, "%s: \"%s\" must be a text, a number, true or false, or a list of these", j->name,
-                        v->string == NULL ? "an entry of a list" : v->string);
+        return KAC_FAIL(KAC_E_USAGE, "\"%s\" must be a text, a number, true or false, or a list of these", name);
     }
     return text->failed ? KAC_E_MEMORY : KAC_OK;
 }
 
-static kac_status config_set(kac_options *o, const kac_json *j, const cJSON *v, const kac_option_spec *spec) {
-    const cJSON *entry = cJSON_IsArray(v) ? v->child : v;
+/* Entries of a list are given one by one, or joined by commas for an option that is a list itself. */
+static kac_status config_set(kac_options *o, const cJSON *v, const kac_option_spec *spec) {
+    const bool many = cJSON_IsArray(v), joined = many && spec->type == KAC_OPT_LIST;
     kac_text text = {0};
     kac_status s = KAC_OK;
-    for (; entry != NULL && s == KAC_OK; entry = cJSON_IsArray(v) ? entry->next : NULL) {
-        s = config_value(&text, j, entry);
-        const bool joined = spec->type == KAC_OPT_LIST && cJSON_IsArray(v);
+    for (const cJSON *entry = many ? v->child : v; entry != NULL && s == KAC_OK; entry = many ? entry->next : NULL) {
+        s = config_value(&text, entry, spec->name);
         if (joined && entry->next != NULL) {
             kac_text_add(&text, ",");
-            continue;
+        } else {
+            if (s == KAC_OK) s = kac_options_set(o, spec->name, text.s == NULL ? "" : text.s);
+            kac_text_free(&text);
         }
-        if (s == KAC_OK) s = kac_options_set(o, spec->name, text.s == NULL ? "" : text.s);
-        if (s == KAC_E_USAGE) s = kac_fail_prefix(s, "%s", j->name);
-        kac_text_free(&text);
     }
     kac_text_free(&text);
     return s;
@@ -173,12 +171,10 @@ kac_status kac_cli_config(kac_options *o, const kac_json *j, const cJSON *object
     cJSON_ArrayForEach(v, object) {
         if (only != NULL && !listed(only, v->string)) continue;
         const kac_option_spec *spec = known(o, v->string);
-        if (spec == NULL) {
-            KAC_TRY(kac_fail_prefix(kac_options_set(o, v->string, ""), "%s", j->name)); /* names the nearest */
-            continue;
-        }
-        if (cJSON_IsNull(v) || kac_options_given(o, spec->name)) continue;
-        KAC_TRY(config_set(o, j, v, spec));
+        if (spec != NULL && (cJSON_IsNull(v) || kac_options_given(o, spec->name))) continue;
+        /* an unknown name: kac_options_set says which is nearest */
+        const kac_status s = spec == NULL ? kac_options_set(o, v->string, "") : config_set(o, v, spec);
+        if (s != KAC_OK) return kac_fail_prefix(s, "%s", j->name);
     }
     return KAC_OK;
 }

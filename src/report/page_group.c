@@ -165,8 +165,12 @@ typedef double (*value_at)(const kac_run_step *s, int particle);
 static double reward_at(const kac_run_step *s, int i) {
     return s->rewards == NULL ? NAN : s->rewards[i];
 }
+/* Only differences count: against the heaviest of the step. */
 static double weight_at(const kac_run_step *s, int i) {
-    return s->log_weights[i];
+    double top = -INFINITY;
+    for (int k = 0; k < s->n; k++)
+        if (s->log_weights[k] > top) top = s->log_weights[k];
+    return s->log_weights[i] - top;
 }
 
 /* One line for each final particle along its ancestors, so that a line is the history of one state. `values`: room for

@@ -11,7 +11,7 @@ done
 bash -n tools/completion/kac.bash
 if command -v zsh >/dev/null; then zsh -n tools/completion/_kac; fi
 if command -v groff >/dev/null; then
-    said=$(groff -man -ww -z tools/man/kac.1 2>&1 | grep -v 'cannot select font' || true)
+    said=$(groff -Kutf8 -man -ww -z tools/man/kac.1 2>&1 | grep -v 'cannot select font' || true)
     if [ -n "$said" ]; then echo "$said"; fail=1; fi
 fi
 # it completes
