@@ -14,16 +14,12 @@ kac_scheme kac_scheme_find(const char *name) {
     return KAC_RESAMPLE_SYSTEMATIC;
 }
 
-/* sums[i] = W_0 + … + W_i over their total; the last particle with weight and all after it get 1, so that no rounding can
- * choose one without weight. */
+/* sums[i] = W_0 + … + W_i over their total: exactly 1 from the last particle with weight on, so that no rounding can choose one
+ * without weight. sums may be weights. */
 static void cumulate(double *sums, const double *weights, int k) {
     double sum = 0.0;
-    int last = 0;
-    for (int i = 0; i < k; i++) {
-        if (weights[i] > 0.0) last = i; /* before sums[i] is written: it may be weights[i] */
-        sums[i] = sum += weights[i];
-    }
-    for (int i = 0; i < k; i++) sums[i] = i >= last ? 1.0 : sums[i] / sum;
+    for (int i = 0; i < k; i++) sums[i] = sum += weights[i];
+    for (int i = 0; i < k; i++) sums[i] /= sum;
 }
 
 /* n independent draws. */

@@ -257,6 +257,50 @@ static void test_not_finite(void) {
     kac_quadratic_destroy(s.inner);
 }
 
+/* ---- the potentials themselves: log-weights at every step against their formula, without resampling ---- */
+
+typedef struct watcher {
+    kac_events events;
+    char potential; /* d, m, s, r */
+    double lambda, memory[N], product[N];
+} watcher;
+
+static kac_status watch_step(kac_events *e, const kac_step_event *v) {
+    watcher *w = e->self;
+    for (int i = 0; v->scored && i < v->n_particles; i++) {
+        double *memory = &w->memory[v->group * K + i], *product = &w->product[v->group * K + i];
+        const double r = v->rewards[i];
+        if (v->i_step == v->n_steps)
+            *product = w->lambda * r;
+        else if (w->potential == 'd')
+            *product += w->lambda * (r - *memory);
+        else if (w->potential == 'r')
+            *product += w->lambda * r;
+        *memory = w->potential == 'm' ? fmax(*memory, r) : w->potential == 's' ? *memory + r : r;
+        if (v->i_step < v->n_steps && (w->potential == 'm' || w->potential == 's')) *product += w->lambda * *memory;
+        CHECK_NEAR(v->log_weights[i], *product, 1e-9);
+    }
+    return KAC_OK;
+}
+
+static void test_potentials(void) {
+    static const char *const potentials[] = {"difference", "max", "sum", "reward"};
+    for (int i = 0; i < 4; i++) {
+        watcher w = {.potential = potentials[i][0], .lambda = 0.7};
+        w.events = (kac_events){.self = &w, .on_step = watch_step};
+        for (int j = 0; j < N; j++) w.memory[j] = w.potential == 'm' ? -INFINITY : 0.0;
+        char line[96];
+        snprintf(line, sizeof line, "lambda=0.7 ess-threshold=0 score-steps=3,9,14 potential=%s", potentials[i]);
+        kac_mixture *m = exact_mixture("exact", 0, GROUPS, K, 11);
+        kac_reward *r = exact_reward();
+        kac_particles out = {0};
+        CHECK_OK(exact_run(&out, kac_mixture_process(m), r, &w.events, "fk", line, 11));
+        kac_particles_free(&out);
+        kac_quadratic_destroy(r);
+        kac_mixture_destroy(m);
+    }
+}
+
 /* ---- when and how often ---- */
 
 static unsigned scored_steps(const char *line) {
@@ -383,6 +427,7 @@ int main(void) {
     test_groups();
     test_shift();
     test_not_finite();
+    test_potentials();
     test_score_steps();
     test_counts();
     test_checkpoints("fk", "lambda=2 score-every=1", "exact", 0);
