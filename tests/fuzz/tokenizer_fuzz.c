@@ -29,7 +29,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     static kac_tokenizer *shapes;
     static const char *const names[] = {"f/tokenizer.json", "f/vocab.json", "f/tokenizer_config.json", "f/merges.txt"};
     if (shapes == NULL) {
-        if (kac_tokenizer_load(&shapes, KAC_SOURCE_DIR "/weights/shapes-64/tokenizer") != KAC_OK) {
+        if (kac_tokenizer_load(&shapes, KAC_SOURCE_DIR "/tests/text/data/shapes") != KAC_OK) {
             fprintf(stderr, "%s\n", kac_error());
             abort();
         }

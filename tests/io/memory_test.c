@@ -34,7 +34,7 @@ static kac_status write_safetensors(void) {
 static kac_status read_tokenizer(void) {
     kac_tokenizer *t;
     int32_t ids[32];
-    KAC_TRY(kac_tokenizer_load(&t, "weights/shapes-64/tokenizer"));
+    KAC_TRY(kac_tokenizer_load(&t, "tests/text/data/shapes"));
     const kac_status status = kac_tokenizer_encode(ids, 32, NULL, t, "a red circle", 12);
     kac_tokenizer_free(t);
     return status;

@@ -7,7 +7,7 @@
 
 #define DATA "tests/text/data/"
 #define BPE DATA "bpe_simple_vocab_16e6.head.txt.gz"
-#define SHAPES "weights/shapes-64/tokenizer"
+#define SHAPES DATA "shapes"
 
 enum { N_IDS = 4096 };
 
