@@ -102,22 +102,21 @@ class Bench:
         for name, layout in (("contiguous", torch.contiguous_format), ("channels_last", torch.channels_last)):
             model.to(memory_format=layout)
             call()
-            times[name] = min(milliseconds(call, 2))
+            times[name] = min(milliseconds(call, min(2, self.options.repeats)))
         best = min(times, key=times.get)
         model.to(memory_format=torch.channels_last if best == "channels_last" else torch.contiguous_format)
         return best
 
-    def row(self, name, target, component, model_dir, model, inputs, call, output, rounds=5):
+    def row(self, name, target, component, model_dir, model, inputs, call, output):
         """One component: rounds of (kac, diffusers), each with as many passes as fit into about half a second."""
         torch = self.torch
         with torch.inference_mode():
             model = model.to(self.dtype).eval()
             setting = self.best_setting(model, lambda: call(model))
             one = min(milliseconds(lambda: call(model), 1))
-            n = max(1, min(20, math.ceil(500 / one)))
-            rounds = rounds if n > 1 or rounds >= self.options.repeats else self.options.repeats
+            n = max(1, min(20, math.ceil(500 / one))) if self.options.repeats > 1 else 1
             ours, theirs, peak = [], [], 0
-            for _ in range(rounds):
+            for _ in range(self.options.repeats):
                 times, peak_now, outputs = self.kac(component, model_dir, inputs, n)
                 ours += times
                 peak = max(peak, peak_now)
@@ -151,7 +150,7 @@ def print_row(row):
 
 # ---- rows: components ----
 
-def unet_row(bench, name, target, folder, model, n, size, tokens, width, rounds=5):
+def unet_row(bench, name, target, folder, model, n, size, tokens, width):
     torch = bench.torch
     inputs = {"sample": torch.randn(n, 4, size, size), "timestep": torch.tensor([501.0]),
               "encoder_hidden_states": torch.randn(n, tokens, width)}
@@ -159,7 +158,7 @@ def unet_row(bench, name, target, folder, model, n, size, tokens, width, rounds=
 
     def call(m):
         return m(cast["sample"], cast["timestep"][0].float(), cast["encoder_hidden_states"]).sample
-    bench.row(name, target, "unet", folder, model, inputs, call, "sample", rounds)
+    bench.row(name, target, "unet", folder, model, inputs, call, "sample")
 
 
 def step_rows(bench):
@@ -175,14 +174,14 @@ def sd15_unet_row(bench):
     folder = bench.path / "sd15-unet"
     UNet2DConditionModel(**SD15_UNET).half().save_pretrained(folder)
     model = UNet2DConditionModel.from_pretrained(folder, torch_dtype=bench.torch.float32)
-    unet_row(bench, "sd15-size unet 256x256 cfg", 1.5, folder, model, 2, 32, 77, 768, rounds=5)
+    unet_row(bench, "sd15-size unet 256x256 cfg", 1.5, folder, model, 2, 32, 77, 768)
     remove(folder)
 
 
-def decode_row(bench, name, target, folder, model, n, size, rounds=5):
+def decode_row(bench, name, target, folder, model, n, size):
     z = bench.torch.randn(n, 4, size, size)
     cast = z.to(bench.dtype)
-    bench.row(name, target, "vae.decode", folder, model, {"z": z}, lambda m: m.decode(cast).sample, "sample", rounds)
+    bench.row(name, target, "vae.decode", folder, model, {"z": z}, lambda m: m.decode(cast).sample, "sample")
 
 
 def decode_rows(bench):
@@ -361,7 +360,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kac", default="build/kac", help="the program")
     parser.add_argument("--rows", default="", help="comma-separated: " + ", ".join(ROWS))
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of every row (1: only to see that all works)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file; bench/results/DATE.json without it")
