@@ -6,6 +6,13 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel, UNet
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
 
 
+FLOAT = [torch.float64]  # what the networks run in
+
+
+def cast(x):
+    return x.to(FLOAT[0])
+
+
 def noise(seed, *shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -22,7 +29,7 @@ def unet(name, about, latent=(8, 8), n=2, tokens=7, t=(501.0,), drop=(), keep=()
         for key, value in (("sample", sample), ("timestep", timestep), ("encoder_hidden_states", text)):
             store.input(key, value)
         step = timestep.double() if len(t) > 1 else timestep.double()[0]
-        store.output("sample", model(sample.double(), step, text.double()).sample)
+        store.output("sample", model(cast(sample), step, cast(text)).sample)
     return {"name": "unet/" + name, "about": about, "component": "unet", "class": UNet2DConditionModel, "run": run,
             "make": lambda: UNet2DConditionModel(**config), "drop": drop, "keep": keep, "dtype": dtype}
 
@@ -101,7 +108,7 @@ def unet_plain(name, about, size=(8, 8), n=2, t=(501.0,), drop=(), **config):
         store.input("sample", sample)
         store.input("timestep", timestep)
         step = timestep.double() if len(t) > 1 else timestep.double()[0]
-        store.output("sample", model(sample.double(), step).sample)
+        store.output("sample", model(cast(sample), step).sample)
     return {"name": "unet_plain/" + name, "about": about, "component": "unet", "class": UNet2DModel, "run": run,
             "make": lambda: UNet2DModel(**config), "drop": drop}
 
@@ -139,11 +146,11 @@ def vae(name, about, image=(32, 32), n=2, drop=(), keep=(), dtype="F32", rename=
     def run(model, store):
         sample = noise(1, n, model.config.in_channels, *image)
         store.input("sample", sample)
-        moments = model.encode(sample.double()).latent_dist.parameters
+        moments = model.encode(cast(sample)).latent_dist.parameters
         store.output("moments", moments)
         z = noise(2, n, model.config.latent_channels, *moments.shape[2:])
         store.input("z", z)
-        store.output("sample", model.decode(z.double()).sample)
+        store.output("sample", model.decode(cast(z)).sample)
     case = {"name": "vae/" + name, "about": about, "component": "vae", "class": AutoencoderKL, "run": run,
             "make": lambda: AutoencoderKL(**config), "drop": drop, "keep": keep, "dtype": dtype}
     if rename:
@@ -185,11 +192,11 @@ def tiny(name, about, image=(32, 32), n=2, drop=(), **config):
     def run(model, store):
         sample = noise(1, n, model.config.in_channels, *image) * 0.5
         store.input("sample", sample)
-        latents = model.encode(sample.double()).latents
+        latents = model.encode(cast(sample)).latents
         store.output("latents", latents)
         z = noise(2, n, model.config.latent_channels, *latents.shape[2:]) * 2
         store.input("z", z)
-        store.output("sample", model.decode(z.double()).sample)
+        store.output("sample", model.decode(cast(z)).sample)
     return {"name": "tiny/" + name, "about": about, "component": "vae", "class": AutoencoderTiny, "run": run,
             "make": lambda: AutoencoderTiny(**config), "drop": drop}
 
@@ -278,7 +285,7 @@ def clip(name, about, patch, image, n=2, n_text=3, projection=16, text=None, vis
         pixels = noise(2, n, 3, image, image)
         store.input("input_ids", ids)
         store.input("pixel_values", pixels)
-        out = model(input_ids=ids, pixel_values=pixels.double())
+        out = model(input_ids=ids, pixel_values=cast(pixels))
         store.output("image_embeds", out.image_embeds)
         store.output("text_embeds", out.text_embeds)
         store.output("logits_per_image", out.logits_per_image)

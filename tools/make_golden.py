@@ -212,7 +212,42 @@ def dump(case_name, head, store, out):
     save_file(store.tensors, f"{path}.safetensors")
     n_bytes = sum(os.path.getsize(f"{path}.{e}") for e in ("json", "safetensors"))
     worst = max([float(t.abs().max()) for t in store.tensors.values() if t.is_floating_point()] or [0])
-    print(f"{case_name:32} {n_bytes / 1000:7.1f} kB  {len(store.taps):3} taps  largest |value| {worst:.1f}")
+    print(f"{case_name:32} {n_bytes / 1000:7.1f} kB  {len(store.taps):3} taps  largest |value| {worst:6.1f}"
+          f"  bf16 {head.get('reference_bf16_error', 0):.1e}")
+
+
+class Distance:
+    """In place of a Store: how far each tensor of a second run is from the stored one."""
+
+    def __init__(self, store):
+        self.store, self.worst = store, 0.0
+
+    def input(self, name, value):
+        pass
+
+    def output(self, name, value):
+        self._compare(self.store.outputs[name], self.store.tensors["out." + name], value)
+
+    def tap(self, name, value, _n_max):
+        self._compare(self.store.taps[name], self.store.tensors["tap." + name], value)
+
+    def _compare(self, entry, want, value):
+        got = value.detach().double().contiguous().flatten()[::entry["stride"]]
+        self.worst = max(self.worst, float((got - want.double()).norm() / want.double().norm()))
+
+
+def bfloat16_error(case, model, store):
+    """The largest error of the reference's own bfloat16 run over taps and outputs: what ours is judged by where it is large."""
+    distance = Distance(store)
+    model = model.to(torch.bfloat16)
+    hooks = watch(model, distance, case.get("tap_prefix", ""), wanted_path)
+    golden_cases.FLOAT[0] = torch.bfloat16
+    with torch.no_grad():
+        case["run"](model, distance)
+    golden_cases.FLOAT[0] = torch.float64
+    for h in hooks:
+        h.remove()
+    return float(f"{distance.worst:.3g}")
 
 
 def run_case(case, out):
@@ -225,7 +260,8 @@ def run_case(case, out):
         case["run"](model, store)
     for h in hooks:
         h.remove()
-    head = {"about": case["about"], "component": case["component"], "class": case["class"].__name__, **head}
+    head = {"about": case["about"], "component": case["component"], "class": case["class"].__name__, **head,
+            "reference_bf16_error": bfloat16_error(case, model, store)}
     dump(case["name"], head, store, out)
 
 

@@ -228,7 +228,8 @@ kac_status kac_preprocess_apply(float *out, const kac_preprocess *p, const uint8
     uint8_t *resized = kac_arena_take(scratch, (size_t)w * (size_t)h * CHANNELS);
     if (resized == NULL) return KAC_E_MEMORY;
     KAC_TRY(kac_resize_u8(resized, w, h, rgb, width, height, p->filter, scratch));
-    const int top = (h - oh) / 2, left = (w - ow) / 2; /* negative: the crop is larger and is padded with zeros */
+    /* Rounded down, also where negative: the crop is larger then and is padded with zeros. */
+    const int top = (h - oh - (h < oh)) / 2, left = (w - ow - (w < ow)) / 2;
     for (int y = 0; y < oh; y++)
         for (int x = 0; x < ow; x++)
             for (int c = 0; c < CHANNELS; c++) {

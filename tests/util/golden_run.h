@@ -8,7 +8,7 @@
 /* One case on one context: loads the network from g->dir, runs it, checks outputs. False when something failed (printed). */
 typedef bool (*golden_case)(golden *g, kac_ctx *c);
 
-/* f32 within 1e-5 on ref and cpu, bf16 within 2e-2 on cpu (more where golden_run.c says why). Returns the number of failed runs. */
+/* f32 within 1e-5 on ref and cpu, bf16 on cpu within golden_bf16_tolerance. Returns the number of failed runs. */
 int golden_run(const char *family, golden_case run);
 
 #endif
