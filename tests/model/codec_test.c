@@ -1,0 +1,183 @@
+/* Autoencoders beyond the golden files: scales of latents, tiles, rows that do not know of each other, plan bytes, refusals. */
+#include "base/memory.h"
+#include "check.h"
+#include "model/codec.h"
+#include "util/golden.h"
+
+typedef struct net {
+    kac_ctx c;
+    kac_codec *codec;
+} net;
+
+static bool net_open(net *m, const char *dir, const struct kac_ops *ops, kac_dtype dtype) {
+    *m = (net){0};
+    return CHECK_OK(kac_ctx_open(&m->c, ops, dtype, 2, NULL)) && CHECK_OK(kac_codec_load(&m->codec, &m->c, dir));
+}
+
+static void net_close(net *m) {
+    kac_codec_free(m->codec);
+    kac_ctx_close(&m->c);
+}
+
+static kac_tensor noise(net *m, int64_t n, int64_t h, int64_t w, int64_t channels) {
+    static const int slot[] = {0, 1, 2, 3};
+    kac_tensor x = {0};
+    CHECK_OK(kac_take_make(&x, &m->c.run, KAC_F32, n, h, w, channels));
+    CHECK_OK(kac_randn(&m->c, &x, (kac_key){.seed = 9}, slot));
+    return x;
+}
+
+static double distance(kac_tensor a, kac_tensor b) {
+    double d = 0, norm = 0;
+    CHECK(kac_tensor_same_shape(a, b));
+    for (int64_t i = 0; i < kac_tensor_count(a); i++) {
+        const double x = (double)((const float *)a.data)[i], y = (double)((const float *)b.data)[i];
+        d += (x - y) * (x - y);
+        norm += y * y;
+    }
+    return sqrt(d / norm);
+}
+
+/* decode_latents(l) = decode(l / scaling + shift), and encode_latents is its inverse's mean. */
+static void test_scales(void) {
+    golden g;
+    net m;
+    if (!CHECK_OK(golden_open(&g, "vae/no_quant")) || !net_open(&m, g.dir, kac_cpu_ops(), KAC_F32)) return;
+    const kac_codec_config *cfg = kac_codec_config_of(m.codec);
+    CHECK(cfg->scaling == 0.3611 && cfg->shift == 0.1159 && cfg->factor == 2);
+    const kac_tensor latents = noise(&m, 2, 6, 4, cfg->latent_channels);
+    kac_tensor z = {0}, by_hand = {0}, whole = {0}, moments = {0}, mean = {0};
+    CHECK_OK(kac_take(&z, &m.c.run, KAC_F32, 4, latents.shape));
+    for (int64_t i = 0; i < kac_tensor_count(z); i++)
+        ((float *)z.data)[i] = (float)((double)((float *)latents.data)[i] / cfg->scaling + cfg->shift);
+    CHECK_OK(kac_codec_decode(&by_hand, m.codec, &m.c, z));
+    CHECK_OK(kac_codec_decode_latents(&whole, m.codec, &m.c, latents));
+    CHECK(distance(whole, by_hand) < 1e-6);
+    CHECK_OK(kac_codec_encode(&moments, m.codec, &m.c, whole));
+    CHECK_OK(kac_codec_encode_latents(&mean, m.codec, &m.c, whole));
+    for (int64_t i = 0; i < kac_tensor_count(mean); i++) {
+        const double raw = (double)((float *)moments.data)[i / 16 * 32 + i % 16];
+        if (!CHECK_NEAR((double)((float *)mean.data)[i], (raw - cfg->shift) * cfg->scaling, 1e-5)) break;
+    }
+    net_close(&m);
+    golden_close(&g);
+}
+
+/* One image of [h, w] latents by the definition: every tile decoded alone, blended with what lies above and to the left. Tiles are kept
+ * whole, which only a test can afford. */
+enum { TILE = 8, STEP = 6, MAX_SIDE = 4 };
+
+static void blend(float *b, const float *a, int64_t n, double share) {
+    for (int64_t i = 0; i < n; i++) b[i] = (float)((double)a[i] * (1 - share) + (double)b[i] * share);
+}
+
+static kac_tensor tile_of(net *m, kac_tensor z, int64_t y, int64_t x) {
+    const int64_t h = KAC_MIN(TILE, z.shape[1] - y), w = KAC_MIN(TILE, z.shape[2] - x);
+    kac_tensor part = {0}, out = {0};
+    CHECK_OK(kac_take_make(&part, &m->c.run, KAC_F32, 1, h, w, z.shape[3]));
+    CHECK_OK(kac_copy(&m->c, &part, kac_tensor_slice(kac_tensor_slice(z, 1, y, h), 2, x, w)));
+    CHECK_OK(kac_codec_decode(&out, m->codec, &m->c, part));
+    return out;
+}
+
+static void by_definition(net *m, kac_tensor z, kac_tensor image) {
+    const int64_t f = kac_codec_config_of(m->codec)->factor, extent = TILE / 4 * f, limit = STEP * f;
+    const int rows = (int)((z.shape[1] - 1) / STEP + 1), columns = (int)((z.shape[2] - 1) / STEP + 1);
+    kac_tensor tile[MAX_SIDE][MAX_SIDE];
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++) {
+            const kac_tensor t = tile[i][j] = tile_of(m, z, i * STEP, j * STEP);
+            const int64_t h = t.shape[1], w = t.shape[2];
+            float *b = t.data;
+            for (int64_t y = 0, n = KAC_MIN(extent, h); i > 0 && y < n; y++)
+                blend(b + y * w * 3, (float *)tile[i - 1][j].data + (tile[i - 1][j].shape[1] - n + y) * w * 3, w * 3,
+                      (double)y / (double)n);
+            for (int64_t y = 0; j > 0 && y < h; y++)
+                for (int64_t x = 0, n = KAC_MIN(extent, w); x < n; x++) {
+                    const kac_tensor left = tile[i][j - 1];
+                    blend(b + (y * w + x) * 3, (float *)left.data + (y * left.shape[2] + left.shape[2] - n + x) * 3, 3,
+                          (double)x / (double)n);
+                }
+            for (int64_t y = 0; y < KAC_MIN(h, limit); y++)
+                memcpy((float *)image.data + ((i * limit + y) * image.shape[2] + j * limit) * 3, b + y * w * 3,
+                       (size_t)KAC_MIN(w, limit) * 3 * sizeof(float));
+        }
+}
+
+static void test_tiles(void) {
+    static const int64_t sizes[][2] = {{20, 11}, {9, 8}, {8, 23}, {7, 13}};
+    golden g;
+    net m;
+    if (!CHECK_OK(golden_open(&g, "vae/no_attention")) || !net_open(&m, g.dir, kac_cpu_ops(), KAC_F32)) return;
+    for (int i = 0; i < KAC_COUNT_OF(sizes); i++) {
+        const kac_tensor z = noise(&m, 1, sizes[i][0], sizes[i][1], 4);
+        kac_tensor tiled = {0}, want = {0}, whole = {0};
+        CHECK_OK(kac_codec_decode_tiled(&tiled, m.codec, &m.c, z, TILE));
+        CHECK_OK(kac_take(&want, &m.c.run, KAC_F32, 4, tiled.shape));
+        by_definition(&m, z, want);
+        CHECK(distance(tiled, want) < 1e-6);
+        CHECK_OK(kac_codec_decode(&whole, m.codec, &m.c, z));
+        CHECK(distance(tiled, whole) > 1e-3); /* tiles normalise by themselves */
+    }
+    const kac_tensor small = noise(&m, 2, 8, 5, 4);
+    kac_tensor tiled = {0}, whole = {0};
+    CHECK_OK(kac_codec_decode_tiled(&tiled, m.codec, &m.c, small, TILE));
+    CHECK_OK(kac_codec_decode(&whole, m.codec, &m.c, small));
+    CHECK(memcmp(tiled.data, whole.data, kac_tensor_bytes(whole)) == 0);
+    net_close(&m);
+    golden_close(&g);
+}
+
+static void test_split_and_plan(const char *name, kac_dtype dtype) {
+    golden g;
+    net real, plan;
+    if (!CHECK_OK(golden_open(&g, name)) || !net_open(&real, g.dir, kac_cpu_ops(), dtype)) return;
+    if (!net_open(&plan, g.dir, &kac_plan_ops, dtype)) return;
+    CHECK(real.c.model.used == plan.c.model.used && plan.c.model.used > 0);
+    const int64_t channels = kac_codec_config_of(real.codec)->latent_channels;
+    kac_tensor z = noise(&real, 3, 4, 4, channels), whole = {0}, one = {0}, planned = {0}, back = {0},
+               back_planned = {0};
+    real.c.scratch.peak = 0;
+    CHECK_OK(kac_codec_decode(&whole, real.codec, &real.c, z));
+    CHECK_OK(kac_codec_encode(&back, real.codec, &real.c, whole));
+    CHECK_OK(kac_codec_decode(&planned, plan.codec, &plan.c, noise(&plan, 3, 4, 4, channels)));
+    CHECK_OK(kac_codec_encode(&back_planned, plan.codec, &plan.c, planned));
+    CHECK(real.c.scratch.used == plan.c.scratch.used);
+    CHECK(real.c.scratch.peak == plan.c.scratch.peak);
+    const size_t row_bytes = kac_tensor_bytes(whole) / 3;
+    for (int i = 0; i < 3; i++) {
+        one = (kac_tensor){0};
+        kac_alloc_fail_after(1);
+        CHECK_OK(kac_codec_decode(&one, real.codec, &real.c, kac_tensor_slice(z, 0, i, 1)));
+        kac_alloc_fail_after(0);
+        CHECK(memcmp(one.data, (char *)whole.data + (size_t)i * row_bytes, row_bytes) == 0);
+    }
+    net_close(&plan);
+    net_close(&real);
+    golden_close(&g);
+}
+
+static void test_refusals(void) {
+    golden g;
+    net m;
+    if (!CHECK_OK(golden_open(&g, "vae/shapes_64")) || !net_open(&m, g.dir, kac_cpu_ops(), KAC_F32)) return;
+    kac_tensor out = {0};
+    CHECK_FAILS(kac_codec_decode(&out, m.codec, &m.c, noise(&m, 1, 4, 4, 3)), KAC_E_SHAPE, "4 channels");
+    CHECK_FAILS(kac_codec_encode(&out, m.codec, &m.c, noise(&m, 1, 30, 32, 3)), KAC_E_SHAPE, "multiples of 4");
+    CHECK_FAILS(kac_codec_encode(&out, m.codec, &m.c, noise(&m, 1, 32, 32, 1)), KAC_E_SHAPE, "3 channels");
+    CHECK_FAILS(kac_codec_decode_tiled(&out, m.codec, &m.c, noise(&m, 1, 4, 4, 4), 100000), KAC_E_UNSUPPORTED,
+                "tiles of 100000");
+    CHECK(m.c.scratch.used == 0);
+    net_close(&m);
+    golden_close(&g);
+}
+
+int main(void) {
+    test_scales();
+    test_tiles();
+    test_split_and_plan("vae/sd1", KAC_F32);
+    test_split_and_plan("vae/shapes_64", KAC_BF16);
+    test_split_and_plan("tiny/taesd", KAC_F32);
+    test_refusals();
+    return check_done();
+}
