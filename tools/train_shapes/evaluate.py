@@ -99,9 +99,14 @@ def samples(a):
     """Each prompt's pictures depend on its own seed only, so several ranks can share the work."""
     os.makedirs(a.out, exist_ok=True)
     pipe = Pipeline(a.pipe)
-    for i, (_, _, cap) in enumerate(prompts(a.per, a.seed)):
+    # one prompt of every category in turn, alternately seen and held out: a run cut short is still balanced
+    half = a.per - a.per // 2
+    order = [c * a.per + (j // 2 + j % 2 * half) for j in range(a.per) for c in range(len(data.CATS))]
+    caps = [cap for _, _, cap in prompts(a.per, a.seed)]
+    for turn, i in enumerate(order):
+        cap = caps[i]
         path = f"{a.out}/eta{a.eta:g}_cfg{a.cfg:g}_{i:04d}.npy"
-        if i % a.world == a.rank and not os.path.exists(path):
+        if turn % a.world == a.rank and not os.path.exists(path):
             im = pipe([cap] * a.n, a.steps, a.cfg, a.eta, a.seed + 7919 * i)
             np.save(path, im)
             print(i, cap, sum(verifier.verify(im, [cap] * a.n)), "of", a.n, flush=True)

@@ -22,6 +22,7 @@ import json
 import math
 import os
 import random
+import shutil
 import sys
 import time
 
@@ -35,6 +36,7 @@ sys.path.insert(0, HERE)
 import data  # noqa: E402
 
 WEIGHTS = os.path.join(HERE, "..", "..", "weights")
+TOKENIZER_FILES = ["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"]
 DIM = 128  # numbers of an embedding
 LEN = 20  # the longest caption has 19 tokens
 MAXOBJ = 6  # an altered or a generated picture may have more objects than a caption asks for
@@ -85,8 +87,8 @@ def spec_features(specs):
 
 
 def kinds_of(sp):
-    """Kinds of hard negative that apply to a caption; binding, relation and order twice."""
-    o, kinds = sp["objs"], ["shape"]
+    """Kinds of hard negative that apply to a caption, as often as they are to be drawn: what is learnt last, most."""
+    o, kinds = sp["objs"], ["shape"] * 3
     if o[0][1]:
         kinds.append("color")
     if len(o) == 2 and o[0][1]:
@@ -417,7 +419,10 @@ class Words:
 def save_clip(m, tok, out):
     """transformers layout in half precision; the tokenizer as vocab.json and merges.txt."""
     copy.deepcopy(m).half().save_pretrained(out)
-    tok.save_pretrained(out)
+    os.chmod(f"{out}/model.safetensors", 0o644)
+    for name in TOKENIZER_FILES:
+        if os.path.abspath(tok.name_or_path) != os.path.abspath(out):
+            shutil.copyfile(f"{tok.name_or_path}/{name}", f"{out}/{name}")
     preprocessor = dict(
         crop_size=dict(height=64, width=64), do_center_crop=True, do_convert_rgb=True, do_normalize=True, do_rescale=True,
         do_resize=True, feature_extractor_type="CLIPFeatureExtractor", image_processor_type="CLIPImageProcessor",
@@ -751,14 +756,14 @@ def vision(a):
             labelled = Labelled(files)
             print("labelled pictures:", len(labelled.img), flush=True)
         # a fixed number of pictures: base scenes, altered copies of the first of them, pictures of the generator
-        use_way = under_way is not None and len(under_way.items) >= 400
+        use_way = under_way is not None and len(under_way.items) >= 200
         base = batch - altered - extra * (use_way + (labelled is not None))
         specs = [spec_for(rng) for _ in range(base)]
         scenes = [scene_for(s, rng) for s in specs]
         changed = [mutate(scenes[i % base], rng) for i in range(altered)]
         changed = [t if t["objs"] else scenes[i % base] for i, t in enumerate(changed)]
         x = render(scenes + changed, rng)
-        if under_way and (step % 2 == 0 or not use_way):
+        if under_way and (step % 4 == 0 or not use_way):
             k = 8
             under_way.add(specs[-k:], scenes[-k:], [data.caption(s, rng) for s in specs[-k:]], x[base - k : base], rng)
         x = augment(x, rng)
@@ -796,7 +801,7 @@ def vision(a):
             + F.cross_entropy(p[..., 9:18].flatten(0, 1), color.flatten(), few)
             + ((p[..., 18:] - place).abs().sum(-1) * on).sum() / on.sum() * 0.5
         )
-        loss = 5 * cos + 30 * scores + hard + 0.5 * among + (0.7 if frac < 0.5 else 0.3) * patch
+        loss = 5 * cos + 30 * scores + hard + 0.5 * among + (1.0 if frac < 0.8 else 0.4) * patch
         apply(opts, loss, par, a.lr * min(1, (step + 1) / 100) * max(0.01, min(1, (1 - frac) / 0.4)))
         with torch.no_grad():
             log_scale.clamp_(max=math.log(40))

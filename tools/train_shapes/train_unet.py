@@ -12,6 +12,7 @@ import copy
 import json
 import os
 import random
+import shutil
 import sys
 import time
 
@@ -141,6 +142,8 @@ def save_pipeline(out, u, vae, tok, te):
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     p.to(torch.float16).save_pretrained(out)
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copyfile(f"{tok.name_or_path}/{name}", f"{out}/tokenizer/{name}")
     clean_folder(out)
 
 
