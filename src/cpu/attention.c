@@ -28,7 +28,7 @@ static flash plan_flash(const kac_ctx *c, const kac_attention_args *a, char *scr
     f.at_once = KAC_MAX(1, KAC_MIN(f.units, PACKED_BYTES / 4 / KAC_MAX(1, f.unit)));
     f.queries = f.n_keys * f.d > 65536 ? QUERIES : QUERIES_FEW;
     f.blocks = kac_ceil_div(a->q.shape[1], f.queries);
-    f.per_thread = f.queries * (KEYS + f.d_pad + f.d + 3) + 16;
+    f.per_thread = f.queries * (KEYS + f.d_pad + f.d + 3);
     kac_carver v = {.base = scratch};
     f.packed = kac_carve(&v, (size_t)(f.at_once * f.unit) * sizeof(float));
     f.threads = kac_carve(&v, (size_t)(c->n_threads * f.per_thread) * sizeof(float));
@@ -57,15 +57,14 @@ static void pack_unit(const flash *f, int64_t unit, float *to, float *buffer) {
     const int64_t row = unit / f->heads, head = unit % f->heads, nr = f->k->nr;
     float *v_to = to + f->key_panels * nr * f->d;
     for (int64_t panel = 0; panel < f->key_panels; panel++)
-        for (int64_t j = 0; j < nr; j++) {
-            const int64_t s = panel * nr + j;
-            float *p = to + panel * nr * f->d + j;
-            if (s >= f->n_keys) {
-                for (int64_t i = 0; i < f->d; i++) p[i * nr] = 0;
-                continue;
+        for (int64_t j = 0; j < nr; j += 4) { /* four keys at a time: stores of 16 bytes */
+            const float *x[4];
+            for (int i = 0; i < 4; i++) {
+                const int64_t s = KAC_MIN(panel * nr + j + i, f->n_keys - 1); /* behind the last key: anything finite */
+                x[i] = row_f32(f, &f->a->k, row, s, head, buffer + i * f->d);
             }
-            const float *x = row_f32(f, &f->a->k, row, s, head, buffer);
-            for (int64_t i = 0; i < f->d; i++) p[i * nr] = x[i];
+            float *p = to + panel * nr * f->d + j;
+            for (int64_t i = 0; i < f->d; i++, p += nr) p[0] = x[0][i], p[1] = x[1][i], p[2] = x[2][i], p[3] = x[3][i];
         }
     for (int64_t s = 0; s < f->n_keys; s++) {
         const float *x = row_f32(f, &f->a->v, row, s, head, buffer);

@@ -57,8 +57,9 @@ size_t kac_cpu_gemm_partials(const kac_ctx *c, const kac_gemm *g);
 
 #define KAC_CPU_OPS(X)                                                                                                 \
     X(linear)                                                                                                          \
-    X(conv2d) X(attention) X(group_norm) X(layer_norm) X(activate) X(affine) X(lincomb) X(copy) X(concat) X(gather)    \
-        X(embedding) X(upsample_nearest) X(randn)
+    X(conv2d)                                                                                                          \
+    X(attention) X(group_norm) X(layer_norm) X(activate) X(affine) X(lincomb) X(copy) X(concat) X(gather) X(embedding) \
+        X(upsample_nearest) X(randn)
 #define KAC_CPU_SLOT(name) kac_status kac_cpu_##name(kac_ctx *c, const kac_##name##_args *a);
 KAC_CPU_OPS(KAC_CPU_SLOT)
 #undef KAC_CPU_SLOT

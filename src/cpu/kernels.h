@@ -53,6 +53,12 @@ typedef struct kac_wino_map {
     int64_t n_in, n_out;
 } kac_wino_map;
 
+/* Transformed tiles: channel c of tile t at position p lies at data[p · position + (t − first) · tile + c]. */
+typedef struct kac_wino_grid {
+    float *data;
+    int64_t position, tile, first;
+} kac_wino_grid;
+
 typedef struct kac_wino_out {
     const float *bias; /* [rows][n_out] or NULL */
     const int *bias_row;
@@ -78,8 +84,8 @@ struct kac_kernels {
     int v, mr, nr; /* floats of a vector, rows and columns of the microkernel */
     void (*gemm_rows)(const kac_gemm *g, int64_t m0, int64_t m1, int p0, int p1, float *partial);
     void (*panel_product)(const kac_panel_product *p);
-    void (*wino_in)(const kac_wino_map *w, const void *x, bool bf16, int64_t t0, int64_t t1, float *v, int64_t ldp);
-    void (*wino_out)(const kac_wino_map *w, const kac_wino_out *o, int64_t t0, int64_t t1, const float *m, int64_t ldp);
+    void (*wino_in)(const kac_wino_map *w, const void *x, bool bf16, int64_t t0, int64_t t1, const kac_wino_grid *grid);
+    void (*wino_out)(const kac_wino_map *w, const kac_wino_out *o, int64_t t0, int64_t t1, const kac_wino_grid *grid);
     void (*softmax_block)(const kac_softmax_block *b);
     void (*scale_rows)(float *x, int64_t ld, int rows, int64_t n, const float *by);
     void (*to_f32)(float *out, const uint16_t *x, int64_t n);

@@ -50,6 +50,12 @@ static kac_wino_map map_of(const kac_conv2d_args *a) {
     return m;
 }
 
+/* Floats of one position's plane: an odd number of cache lines, or all 36 planes would meet in a few sets of the cache (measured: half
+ * the speed of the transforms). */
+static int64_t plane(int64_t tiles, int64_t channels) {
+    return (kac_ceil_div(tiles * channels, 16) | 1) * 16;
+}
+
 /* Tiles of one run: enough rows that the weights are read rarely, few enough that the transforms stay in the caches. */
 static int64_t tiles_at_once(const kac_ctx *c, const kac_wino_map *m, int64_t tiles) {
     const int64_t in_cache = 1500000 * (int64_t)c->n_threads / (36 * 4 * (m->n_in + m->n_out));
@@ -61,8 +67,8 @@ size_t kac_cpu_wino_scratch(const kac_ctx *c, const kac_conv2d_args *a) {
     const int64_t tiles = tiles_at_once(c, &m, a->x.shape[0] * m.th * m.tw);
     kac_carver v = {0};
     kac_carve(&v, (size_t)m.n_in * sizeof(float));
-    kac_carve(&v, (size_t)(36 * tiles * m.n_in) * sizeof(float));
-    kac_carve(&v, (size_t)(36 * tiles * m.n_out) * sizeof(float));
+    kac_carve(&v, (size_t)(36 * plane(tiles, m.n_in)) * sizeof(float));
+    kac_carve(&v, (size_t)(36 * plane(tiles, m.n_out)) * sizeof(float));
     return v.used;
 }
 
@@ -73,28 +79,29 @@ typedef struct wino_run {
     const void *x;
     bool x_bf16;
     const float *u;
-    float *v, *m;
+    kac_wino_grid in, sums;
     int64_t panels, at_once;
 } wino_run;
 
 /* One run of tiles, by all threads of the surrounding parallel region. */
 static void run_tiles(const wino_run *r, int64_t t0, int64_t t1) {
     const kac_wino_map *map = &r->map;
-    const int64_t n = t1 - t0, ld_in = r->at_once * map->n_in, ld_out = r->at_once * map->n_out;
+    const int64_t n = t1 - t0;
+    kac_wino_grid in = r->in, sums = r->sums;
+    in.first = sums.first = t0;
     const int64_t step = KAC_MAX(1, KAC_MIN(8, n / (2 * omp_get_num_threads())));
 #pragma omp for schedule(dynamic)
-    for (int64_t t = t0; t < t1; t += step)
-        r->k->wino_in(map, r->x, r->x_bf16, t, KAC_MIN(t1, t + step), r->v + (t - t0) * map->n_in, ld_in);
+    for (int64_t t = t0; t < t1; t += step) r->k->wino_in(map, r->x, r->x_bf16, t, KAC_MIN(t1, t + step), &in);
     const int64_t group = KAC_MAX(1, KAC_MIN(r->panels, 128 / r->k->nr)), groups = kac_ceil_div(r->panels, group);
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < 36 * groups; i++) {
         const int64_t position = i / groups, p0 = i % groups * group, p1 = KAC_MIN(r->panels, p0 + group);
         const int last = (int)KAC_MIN(r->k->nr, map->n_out - (p1 - 1) * r->k->nr);
-        const kac_panel_product product = {.a = r->v + position * ld_in,
+        const kac_panel_product product = {.a = in.data + position * in.position,
                                            .lda = map->n_in,
                                            .b = r->u + (position * r->panels + p0) * map->n_in * r->k->nr,
                                            .ldb = map->n_in * r->k->nr,
-                                           .out = r->m + position * ld_out + p0 * r->k->nr,
+                                           .out = sums.data + position * sums.position + p0 * r->k->nr,
                                            .ldo = map->n_out,
                                            .m = n,
                                            .k = map->n_in,
@@ -103,8 +110,7 @@ static void run_tiles(const wino_run *r, int64_t t0, int64_t t1) {
         r->k->panel_product(&product);
     }
 #pragma omp for schedule(dynamic)
-    for (int64_t t = t0; t < t1; t += step)
-        r->k->wino_out(map, &r->out, t, KAC_MIN(t1, t + step), r->m + (t - t0) * map->n_out, ld_out);
+    for (int64_t t = t0; t < t1; t += step) r->k->wino_out(map, &r->out, t, KAC_MIN(t1, t + step), &sums);
 }
 
 void kac_cpu_wino_run(kac_ctx *c, const kac_conv2d_args *a, const float *bias, const int *bias_row, void *scratch) {
@@ -124,8 +130,10 @@ void kac_cpu_wino_run(kac_ctx *c, const kac_conv2d_args *a, const float *bias, c
     float *zeros = kac_carve(&v, (size_t)r.map.n_in * sizeof(float));
     memset(zeros, 0, (size_t)r.map.n_in * sizeof(float));
     r.map.zeros = zeros;
-    r.v = kac_carve(&v, (size_t)(36 * r.at_once * r.map.n_in) * sizeof(float));
-    r.m = kac_carve(&v, (size_t)(36 * r.at_once * r.map.n_out) * sizeof(float));
+    r.in = (kac_wino_grid){.position = plane(r.at_once, r.map.n_in), .tile = r.map.n_in};
+    r.sums = (kac_wino_grid){.position = plane(r.at_once, r.map.n_out), .tile = r.map.n_out};
+    r.in.data = kac_carve(&v, (size_t)(36 * r.in.position) * sizeof(float));
+    r.sums.data = kac_carve(&v, (size_t)(36 * r.sums.position) * sizeof(float));
     const int threads = kac_cpu_threads(c, 72.0 * (double)tiles * (double)r.map.n_in * (double)r.map.n_out);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     for (int64_t t0 = 0; t0 < tiles; t0 += r.at_once) run_tiles(&r, t0, KAC_MIN(tiles, t0 + r.at_once));

@@ -22,7 +22,7 @@ static KAC_INLINE vf v_act(vf x, kac_act act) {
     case KAC_ACT_TANH:
         return v_tanh(x);
     case KAC_ACT_MISH: { /* x tanh(ln(1 + e)) = x (e² + 2e) / (e² + 2e + 2), e = e^x; beyond 20 the quotient is 1 */
-        const vf e = v_exp(v_min(x, v_set(20.0f))), q = e * (e + 2.0f);
+        const vf e = v_exp(v_min(v_set(20.0f), x)), q = e * (e + 2.0f);
         return x * (q / (q + 2.0f));
     }
     }

@@ -116,31 +116,55 @@ static void bias_of_rows(const kac_gemm *g, const float **bias, int64_t m, int m
     }
 }
 
+/* One vector of results: lanes < V at the end of a row. */
+static KAC_INLINE void finish_vector(const kac_gemm *g, vf x, const float *gate, const float *bias, int64_t row,
+                                     int64_t j, int lanes, const kac_act act, const int bf16) {
+    const bool whole = lanes == V;
+    if (bias) x += whole ? v_load(bias + j) : v_load_n(bias + j, lanes);
+    if (gate) {
+        vf y = v_load(gate);
+        if (bias) y += whole ? v_load(bias + g->n + j) : v_load_n(bias + g->n + j, lanes);
+        x *= v_act(y, KAC_ACT_GELU);
+    } else {
+        x = v_act(x, act);
+    }
+    if (g->residual) {
+        const int64_t at = row * g->ldr + j;
+        x += whole ? x_load(g->residual, at, bf16) : x_load_n(g->residual, at, lanes, bf16);
+    }
+    if (whole)
+        x_store(g->out, row * g->ldo + j, x, bf16);
+    else
+        x_store_n(g->out, row * g->ldo + j, x, lanes, bf16);
+}
+
 /* Stores columns j0 … j0 + n (n ≤ NR) of mr rows. `gate` (geglu) holds the sums of columns n + j. */
-static KAC_INLINE void finish_tile(const kac_gemm *g, const float *tile, const float *gate, int64_t m, int mr,
-                                   int64_t j0, int n, const float *const *bias, const int bf16) {
-    for (int i = 0; i < mr; i++)
-        for (int j = 0; j < n; j += V) {
-            const int lanes = n - j < V ? n - j : V;
-            vf x = v_load(tile + i * NR + j);
-            if (g->bias) x += lanes == V ? v_load(bias[i] + j0 + j) : v_load_n(bias[i] + j0 + j, lanes);
-            if (gate) {
-                vf y = v_load(gate + i * NR + j);
-                const float *b2 = bias[i] + g->n + j0 + j;
-                if (g->bias) y += lanes == V ? v_load(b2) : v_load_n(b2, lanes);
-                x *= v_act(y, KAC_ACT_GELU);
-            } else if (g->act != KAC_ACT_NONE) {
-                x = v_act(x, g->act);
-            }
-            const int64_t at = (m + i) * g->ldo + j0 + j, at_r = (m + i) * g->ldr + j0 + j;
-            if (lanes == V) {
-                if (g->residual) x += x_load(g->residual, at_r, bf16);
-                x_store(g->out, at, x, bf16);
-            } else {
-                if (g->residual) x += x_load_n(g->residual, at_r, lanes, bf16);
-                x_store_n(g->out, at, x, lanes, bf16);
-            }
+static KAC_INLINE void finish_rows(const kac_gemm *g, const float *tile, const float *gate, int64_t m, int mr,
+                                   int64_t j0, int n, const float *const *bias, const kac_act act, const int bf16) {
+    for (int i = 0; i < mr; i++, tile += NR) {
+        const float *b = g->bias ? bias[i] : NULL, *gates = gate ? gate + i * NR : NULL;
+        if (n == NR) {
+#pragma GCC unroll 4
+            for (int j = 0; j < NR; j += V)
+                finish_vector(g, v_load(tile + j), gates ? gates + j : NULL, b, m + i, j0 + j, V, act, bf16);
+        } else {
+            for (int j = 0; j < n; j += V)
+                finish_vector(g, v_load(tile + j), gates ? gates + j : NULL, b, m + i, j0 + j, n - j < V ? n - j : V,
+                              act, bf16);
         }
+    }
+}
+
+static void finish_tile(const kac_gemm *g, const float *tile, const float *gate, int64_t m, int mr, int64_t j0, int n,
+                        const float *const *bias) {
+    if (g->x_bf16)
+        finish_rows(g, tile, gate, m, mr, j0, n, bias, g->act, 1);
+    else if (gate)
+        finish_rows(g, tile, gate, m, mr, j0, n, bias, KAC_ACT_NONE, 0);
+    else if (g->act == KAC_ACT_NONE)
+        finish_rows(g, tile, NULL, m, mr, j0, n, bias, KAC_ACT_NONE, 0);
+    else
+        finish_rows(g, tile, NULL, m, mr, j0, n, bias, g->act, 0);
 }
 
 /* One block of the sum for one tile of one panel; before the last block it goes to `part` [mr, ldp]. */
@@ -182,10 +206,8 @@ static void tile_pass(const kac_gemm *g, const pass *s, const float *const *rows
         if (!s->last) {
             keep_tile(tile, mr, nv, part, s->ldp);
             if (g->geglu) keep_tile(gate, mr, nv, part2, s->ldp);
-        } else if (g->x_bf16) {
-            finish_tile(g, tile, g->geglu ? gate : NULL, m, mr, (int64_t)p * NR, n, bias, 1);
         } else {
-            finish_tile(g, tile, g->geglu ? gate : NULL, m, mr, (int64_t)p * NR, n, bias, 0);
+            finish_tile(g, tile, g->geglu ? gate : NULL, m, mr, (int64_t)p * NR, n, bias);
         }
     }
 }
@@ -225,6 +247,25 @@ void kac_isa(kac_gemm_rows)(const kac_gemm *g_in, int64_t m0, int64_t m1, int p0
     }
 }
 
+/* A tile of sums to its place, whole vectors or not; added when it is not the first. */
+static void place_tile(const float *tile, float *out, int64_t ldo, int mr, int n, bool add) {
+    if (n == NR && !add) {
+        for (int r = 0; r < mr; r++)
+#pragma GCC unroll 4
+            for (int j = 0; j < NR; j += V) v_store(out + r * ldo + j, v_load(tile + r * NR + j));
+        return;
+    }
+    for (int r = 0; r < mr; r++, out += ldo, tile += NR)
+        for (int j = 0; j < n; j += V) {
+            const vf x = v_load(tile + j);
+            const int lanes = n - j < V ? n - j : V;
+            if (lanes == V)
+                v_store(out + j, add ? v_load(out + j) + x : x);
+            else
+                v_store_n(out + j, add ? v_load_n(out + j, lanes) + x : x, lanes);
+        }
+}
+
 /* Full sum over k in blocks of K_BLOCK, no epilogue. */
 void kac_isa(kac_panel_product_run)(const kac_panel_product *p) {
     float tile[MR * NR] __attribute__((aligned(64)));
@@ -237,18 +278,9 @@ void kac_isa(kac_panel_product_run)(const kac_panel_product *p) {
             const float *rows[MR];
             for (int r = 0; r < mr; r++) rows[r] = p->a + (m + r) * p->lda;
             for (int q = 0; q < p->n_panels; q++) {
-                const int n = q == p->n_panels - 1 ? p->n_last : NR, nv = n > V ? 2 : 1;
-                float *out = p->out + m * p->ldo + (int64_t)q * NR;
-                micro[mr - 1][0][nv - 1](rows, 1, k0, n_k, p->b + q * p->ldb + k0 * NR, 0, tile);
-                for (int r = 0; r < mr; r++, out += p->ldo)
-                    for (int j = 0; j < n; j += V) {
-                        const vf x = v_load(tile + r * NR + j);
-                        const int lanes = n - j < V ? n - j : V;
-                        if (lanes == V)
-                            v_store(out + j, p->add || k0 ? v_load(out + j) + x : x);
-                        else
-                            v_store_n(out + j, p->add || k0 ? v_load_n(out + j, lanes) + x : x, lanes);
-                    }
+                const int n = q == p->n_panels - 1 ? p->n_last : NR;
+                micro[mr - 1][0][n > V ? 1 : 0](rows, 1, k0, n_k, p->b + q * p->ldb + k0 * NR, 0, tile);
+                place_tile(tile, p->out + m * p->ldo + (int64_t)q * NR, p->ldo, mr, n, p->add || k0 > 0);
             }
         }
 }

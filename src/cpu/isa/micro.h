@@ -28,6 +28,7 @@ static KAC_INLINE void micro_sum(const int mr, const int nv, const int bf16, con
 #pragma GCC unroll 16
         for (int i = 0; i < mr; i++) a[i] = rows[t * MR + i] + k0;
         const int64_t b0 = t * tap_stride;
+#pragma GCC unroll 2
         for (int64_t k = 0; k < n_k; k++) {
             vf w[NV];
 #pragma GCC unroll 4

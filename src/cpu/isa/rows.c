@@ -119,40 +119,41 @@ static KAC_INLINE vf first_lanes(vf x, int lanes) { /* others 0 */
     return v_load_n(t, lanes);
 }
 
-static KAC_INLINE void layer_norm_typed(void *out, const void *x, int64_t rows, int64_t n, const float *gamma,
-                                        const float *beta, float eps, const int bf16) {
-    for (int64_t r = 0; r < rows; r++) {
-        const int64_t at = r * n;
-        const vf pivot =
-            v_set(x_load_n(x, at, 1, bf16)[0]); /* sums of differences: a mean far from 0 costs no digits */
-        vf s = {0}, q = {0};
-        for (int64_t c = 0; c < n; c += V) {
-            const int lanes = n - c < V ? (int)(n - c) : V;
-            s += first_lanes(row_load(x, at + c, lanes, bf16) - pivot, lanes);
-        }
-        const vf mean = pivot + v_sum(s) / (float)n;
-        for (int64_t c = 0; c < n; c += V) {
-            const int lanes = n - c < V ? (int)(n - c) : V;
-            const vf d = first_lanes(row_load(x, at + c, lanes, bf16) - mean, lanes);
-            q += d * d;
-        }
-        const vf by = v_set(1.0f / __builtin_sqrtf(v_sum(q) / (float)n + eps));
-        for (int64_t c = 0; c < n; c += V) {
-            const int lanes = n - c < V ? (int)(n - c) : V;
-            vf y = (row_load(x, at + c, lanes, bf16) - mean) * by;
-            if (gamma) y *= row_load(gamma, c, lanes, 0);
-            if (beta) y += row_load(beta, c, lanes, 0);
-            row_store(out, at + c, y, lanes, bf16);
-        }
+static KAC_INLINE void layer_norm_row(void *out, const void *x, int64_t at, int64_t n, const float *gamma,
+                                      const float *beta, float eps, const int bf16) {
+    const vf pivot = v_set(x_load_n(x, at, 1, bf16)[0]); /* sums of differences: a mean far from 0 costs no digits */
+    const int64_t whole = n / V * V;
+    const int rest = (int)(n - whole);
+    vf s = {0}, q = {0};
+    for (int64_t c = 0; c < whole; c += V) s += x_load(x, at + c, bf16) - pivot;
+    if (rest) s += first_lanes(x_load_n(x, at + whole, rest, bf16) - pivot, rest);
+    const vf mean = pivot + v_sum(s) / (float)n;
+    for (int64_t c = 0; c < whole; c += V) {
+        const vf d = x_load(x, at + c, bf16) - mean;
+        q += d * d;
+    }
+    if (rest) {
+        const vf d = first_lanes(x_load_n(x, at + whole, rest, bf16) - mean, rest);
+        q += d * d;
+    }
+    const vf by = v_set(1.0f / __builtin_sqrtf(v_sum(q) / (float)n + eps));
+    for (int64_t c = 0; c < n; c += V) {
+        const int lanes = c < whole ? V : rest;
+        vf y = (row_load(x, at + c, lanes, bf16) - mean) * by;
+        if (gamma) y *= row_load(gamma, c, lanes, 0);
+        if (beta) y += row_load(beta, c, lanes, 0);
+        row_store(out, at + c, y, lanes, bf16);
     }
 }
 
 void kac_isa(kac_layer_norm_run)(void *out, const void *x, int64_t rows, int64_t n, const float *gamma,
                                  const float *beta, float eps, bool bf16) {
-    if (bf16)
-        layer_norm_typed(out, x, rows, n, gamma, beta, eps, 1);
-    else
-        layer_norm_typed(out, x, rows, n, gamma, beta, eps, 0);
+    for (int64_t r = 0; r < rows; r++) {
+        if (bf16)
+            layer_norm_row(out, x, r * n, n, gamma, beta, eps, 1);
+        else
+            layer_norm_row(out, x, r * n, n, gamma, beta, eps, 0);
+    }
 }
 
 /* ---- linear combinations ---- */

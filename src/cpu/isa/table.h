@@ -7,10 +7,10 @@
 
 void kac_isa(kac_gemm_rows)(const kac_gemm *g, int64_t m0, int64_t m1, int p0, int p1, float *partial);
 void kac_isa(kac_panel_product_run)(const kac_panel_product *p);
-void kac_isa(kac_wino_in)(const kac_wino_map *w, const void *x, bool bf16, int64_t t0, int64_t t1, float *v,
-                          int64_t ldp);
-void kac_isa(kac_wino_out_run)(const kac_wino_map *w, const kac_wino_out *o, int64_t t0, int64_t t1, const float *m,
-                               int64_t ldp);
+void kac_isa(kac_wino_in)(const kac_wino_map *w, const void *x, bool bf16, int64_t t0, int64_t t1,
+                          const kac_wino_grid *grid);
+void kac_isa(kac_wino_out_run)(const kac_wino_map *w, const kac_wino_out *o, int64_t t0, int64_t t1,
+                               const kac_wino_grid *grid);
 void kac_isa(kac_to_f32)(float *out, const uint16_t *x, int64_t n);
 void kac_isa(kac_to_bf16)(uint16_t *out, const float *x, int64_t n);
 void kac_isa(kac_activate_run)(void *out, const void *x, int64_t n, kac_act act, bool bf16);

@@ -6,6 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(KAC_ISA_avx2) || defined(KAC_ISA_avx512)
+#include <immintrin.h>
+#endif
 
 #if defined(KAC_ISA_avx512)
 #define KAC_VB 64
@@ -91,11 +94,24 @@ static KAC_INLINE void x_store_n(void *p, int64_t i, vf x, int n, int bf16) {
 static KAC_INLINE vf v_select(vi mask, vf a, vf b) {
     return (vf)(((vi)a & mask) | ((vi)b & ~mask));
 }
+/* b where a is NaN or both are equal; a NaN in b stays. */
 static KAC_INLINE vf v_max(vf a, vf b) {
+#if defined(KAC_ISA_avx512)
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(KAC_ISA_avx2)
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#else
     return v_select(a > b, a, b);
+#endif
 }
 static KAC_INLINE vf v_min(vf a, vf b) {
+#if defined(KAC_ISA_avx512)
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(KAC_ISA_avx2)
+    return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+#else
     return v_select(a < b, a, b);
+#endif
 }
 static KAC_INLINE vf v_abs(vf a) {
     return (vf)((vi)a & 0x7fffffff);
@@ -120,11 +136,9 @@ static KAC_INLINE float v_max_lane(vf x) {
     return m;
 }
 
-/* e^x, ~1 ulp; 0 below -87.3, saturates at 88.7; NaN stays. Cody-Waite reduction, Cephes' polynomial. */
+/* e^x, ~1 ulp; saturates at e^-87.3 and e^88.7; NaN stays. Cody-Waite reduction, Cephes' polynomial. */
 static KAC_INLINE vf v_exp(vf x) {
-    const vi under = x < -87.3f;
-    const vf top = v_select(x > 88.7f, v_set(88.7f), x);
-    const vf t = v_select(under, v_set(-87.3f), top);
+    const vf t = v_min(v_set(88.7f), v_max(v_set(-87.3f), x));
     const vf magic = v_set(12582912.0f); /* 1.5 · 2^23: adding it rounds to an integer */
     const vf shifted = t * 1.44269504f + magic;
     const vf n = shifted - magic;
@@ -137,28 +151,23 @@ static KAC_INLINE vf v_exp(vf x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    const vf scaled = (vf)((vi)p + (((vi)shifted - (vi)magic) << 23));
-    return v_select(under, (vf){0}, v_select(x != x, x, scaled));
+    return (vf)((vi)p + ((vi)shifted << 23)); /* the magic's own bits are shifted out */
 }
 
-/* erf, ~1e-7 relative. Two polynomials (N. Juffa). */
+/* erf, within 3.4e-7: a quotient of polynomials on [-4, 4] (Eigen's coefficients), ±1 beyond. */
 static KAC_INLINE vf v_erf(vf x) {
-    const vf t = v_abs(x), s = x * x;
-    vf a = t * -1.72853470e-5f + 3.83197126e-4f;
-    const vf u = t * -3.88396438e-3f + 2.42546219e-2f;
-    a = a * s + u;
-    a = a * t - 1.06777877e-1f;
-    a = a * t - 6.34846687e-1f;
-    a = a * t - 1.28717512e-1f;
-    a = a * t - t;
-    a = v_copysign(1.0f - v_exp(a), x);
-    vf b = s * -5.96761703e-4f + 4.99119423e-3f;
-    b = b * s - 2.67681349e-2f;
-    b = b * s + 1.12819925e-1f;
-    b = b * s - 3.76125336e-1f;
-    b = b * s + 1.28379166e-1f;
-    b = b * x + x;
-    return v_select(t > 0.921875f, a, b);
+    const vf t = v_min(v_set(4.0f), v_max(v_set(-4.0f), x)), z = t * t;
+    vf p = z * -2.72614225801306e-10f + 2.77068142495902e-08f;
+    p = p * z - 2.10102402082508e-06f;
+    p = p * z - 5.69250639462346e-05f;
+    p = p * z - 7.34990630326855e-04f;
+    p = p * z - 2.95459980854025e-03f;
+    p = p * z - 1.60960333262415e-02f;
+    vf q = z * -1.45660718464996e-05f - 2.13374055278905e-04f;
+    q = q * z - 1.68282697438203e-03f;
+    q = q * z - 7.37332916720468e-03f;
+    q = q * z - 1.42647390514189e-02f;
+    return t * p / q;
 }
 
 /* tanh, ~1e-7 relative. Cephes. */

@@ -31,8 +31,9 @@ static KAC_INLINE void output_line(vf *y, const vf *m) {
 }
 
 /* One vector of channels of one tile; lanes < V at the end of a row of channels. */
-static KAC_INLINE void tile_in(const char *const *src, int64_t c, int lanes, const int bf16, float *v, int64_t ldp) {
+static KAC_INLINE void tile_in(const char *const *src, int64_t c, int lanes, const int bf16, float *v, int64_t next) {
     vf t[6][6]; /* [column][row] */
+#pragma GCC unroll 6
     for (int x = 0; x < 6; x++) {
         vf d[6];
 #pragma GCC unroll 6
@@ -40,6 +41,7 @@ static KAC_INLINE void tile_in(const char *const *src, int64_t c, int lanes, con
             d[y] = lanes == V ? x_load(src[y * 6 + x], c, bf16) : x_load_n(src[y * 6 + x], c, lanes, bf16);
         input_line(t[x], d);
     }
+#pragma GCC unroll 6
     for (int y = 0; y < 6; y++) {
         vf d[6], o[6];
 #pragma GCC unroll 6
@@ -47,7 +49,7 @@ static KAC_INLINE void tile_in(const char *const *src, int64_t c, int lanes, con
         input_line(o, d);
 #pragma GCC unroll 6
         for (int x = 0; x < 6; x++) {
-            float *to = v + (y * 6 + x) * ldp + c;
+            float *to = v + (y * 6 + x) * next + c;
             if (lanes == V)
                 v_store(to, o[x]);
             else
@@ -56,10 +58,10 @@ static KAC_INLINE void tile_in(const char *const *src, int64_t c, int lanes, con
     }
 }
 
-static KAC_INLINE void tiles_in(const kac_wino_map *w, const char *x, const int bf16, int64_t t0, int64_t t1, float *v,
-                                int64_t ldp) {
+static KAC_INLINE void tiles_in(const kac_wino_map *w, const char *x, const int bf16, int64_t t0, int64_t t1,
+                                const kac_wino_grid *grid) {
     const int64_t size = bf16 ? 2 : 4, per_image = w->th * w->tw;
-    for (int64_t t = t0; t < t1; t++, v += w->n_in) {
+    for (int64_t t = t0; t < t1; t++) {
         const int64_t image = t / per_image, tile = t % per_image;
         const int64_t y0 = tile / w->tw * 4 - w->pad_top, x0 = tile % w->tw * 4 - w->pad_left;
         const char *src[36];
@@ -68,19 +70,20 @@ static KAC_INLINE void tiles_in(const kac_wino_map *w, const char *x, const int 
             const bool inside = yy >= 0 && yy < w->h && xx >= 0 && xx < w->w;
             src[i] = inside ? x + ((image * w->h + yy) * w->w + xx) * w->n_in * size : (const char *)w->zeros;
         }
+        float *v = grid->data + (t - grid->first) * grid->tile;
         int64_t c = 0;
-        for (; c + V <= w->n_in; c += V) tile_in(src, c, V, bf16, v, ldp);
-        if (c < w->n_in) tile_in(src, c, (int)(w->n_in - c), bf16, v, ldp);
+        for (; c + V <= w->n_in; c += V) tile_in(src, c, V, bf16, v, grid->position);
+        if (c < w->n_in) tile_in(src, c, (int)(w->n_in - c), bf16, v, grid->position);
     }
 }
 
-/* Tiles t0 … t1 of all images -> v[position · ldp + (t − t0) · n_in + channel]. */
-void kac_isa(kac_wino_in)(const kac_wino_map *w, const void *x, bool bf16, int64_t t0, int64_t t1, float *v,
-                          int64_t ldp) {
+/* Tiles t0 … t1 of all images -> grid. */
+void kac_isa(kac_wino_in)(const kac_wino_map *w, const void *x, bool bf16, int64_t t0, int64_t t1,
+                          const kac_wino_grid *grid) {
     if (bf16)
-        tiles_in(w, x, 1, t0, t1, v, ldp);
+        tiles_in(w, x, 1, t0, t1, grid);
     else
-        tiles_in(w, x, 0, t0, t1, v, ldp);
+        tiles_in(w, x, 0, t0, t1, grid);
 }
 
 typedef struct tile_place {
@@ -91,26 +94,30 @@ typedef struct tile_place {
 } tile_place;
 
 static KAC_INLINE void tile_out(const kac_wino_map *w, const kac_wino_out *o, const tile_place *place, int64_t c,
-                                int lanes, const int bf16, const float *m, int64_t ldp) {
+                                int lanes, const kac_act act, const int bf16, const float *m, int64_t next) {
     vf t[6][4]; /* [column][row of 4] */
+#pragma GCC unroll 6
     for (int x = 0; x < 6; x++) {
         vf d[6];
 #pragma GCC unroll 6
         for (int y = 0; y < 6; y++)
-            d[y] = lanes == V ? v_load(m + (y * 6 + x) * ldp + c) : v_load_n(m + (y * 6 + x) * ldp + c, lanes);
+            d[y] = lanes == V ? v_load(m + (y * 6 + x) * next + c) : v_load_n(m + (y * 6 + x) * next + c, lanes);
         output_line(t[x], d);
     }
     vf bias = {0};
     if (place->bias) bias = lanes == V ? v_load(place->bias + c) : v_load_n(place->bias + c, lanes);
-    for (int y = 0; y < place->ny; y++) {
+#pragma GCC unroll 4
+    for (int y = 0; y < 4; y++) {
         vf d[6], r[4];
+        if (y >= place->ny) break;
 #pragma GCC unroll 6
         for (int x = 0; x < 6; x++) d[x] = t[x][y];
         output_line(r, d);
-        for (int x = 0; x < place->nx; x++) {
+#pragma GCC unroll 4
+        for (int x = 0; x < 4; x++) {
             const int64_t at = place->at + y * place->row + x * w->n_out + c;
-            vf z = r[x] + bias;
-            if (o->act != KAC_ACT_NONE) z = v_act(z, o->act);
+            if (x >= place->nx) break;
+            vf z = v_act(r[x] + bias, act);
             if (lanes == V) {
                 if (o->residual) z += x_load(o->residual, at, bf16);
                 x_store(o->out, at, z, bf16);
@@ -122,27 +129,30 @@ static KAC_INLINE void tile_out(const kac_wino_map *w, const kac_wino_out *o, co
     }
 }
 
-static KAC_INLINE void tiles_out(const kac_wino_map *w, const kac_wino_out *o, const int bf16, int64_t t0, int64_t t1,
-                                 const float *m, int64_t ldp) {
+static KAC_INLINE void tiles_out(const kac_wino_map *w, const kac_wino_out *o, const kac_act act, const int bf16,
+                                 int64_t t0, int64_t t1, const kac_wino_grid *grid) {
     const int64_t per_image = w->th * w->tw;
-    for (int64_t t = t0; t < t1; t++, m += w->n_out) {
+    for (int64_t t = t0; t < t1; t++) {
         const int64_t image = t / per_image, tile = t % per_image, y = tile / w->tw * 4, x = tile % w->tw * 4;
         const tile_place place = {.at = ((image * w->ho + y) * w->wo + x) * w->n_out,
                                   .row = w->wo * w->n_out,
                                   .ny = (int)KAC_MIN(4, w->ho - y),
                                   .nx = (int)KAC_MIN(4, w->wo - x),
                                   .bias = o->bias ? o->bias + (o->bias_row ? o->bias_row[image] : 0) * w->n_out : NULL};
+        const float *m = grid->data + (t - grid->first) * grid->tile;
         int64_t c = 0;
-        for (; c + V <= w->n_out; c += V) tile_out(w, o, &place, c, V, bf16, m, ldp);
-        if (c < w->n_out) tile_out(w, o, &place, c, (int)(w->n_out - c), bf16, m, ldp);
+        for (; c + V <= w->n_out; c += V) tile_out(w, o, &place, c, V, act, bf16, m, grid->position);
+        if (c < w->n_out) tile_out(w, o, &place, c, (int)(w->n_out - c), act, bf16, m, grid->position);
     }
 }
 
-/* m[position · ldp + (t − t0) · n_out + channel] -> pixels of out, with bias, activation and residual. */
-void kac_isa(kac_wino_out_run)(const kac_wino_map *w, const kac_wino_out *o, int64_t t0, int64_t t1, const float *m,
-                               int64_t ldp) {
+/* grid -> pixels of out, with bias, activation and residual. */
+void kac_isa(kac_wino_out_run)(const kac_wino_map *w, const kac_wino_out *o, int64_t t0, int64_t t1,
+                               const kac_wino_grid *grid) {
     if (o->x_bf16)
-        tiles_out(w, o, 1, t0, t1, m, ldp);
+        tiles_out(w, o, o->act, 1, t0, t1, grid);
+    else if (o->act == KAC_ACT_NONE)
+        tiles_out(w, o, KAC_ACT_NONE, 0, t0, t1, grid);
     else
-        tiles_out(w, o, 0, t0, t1, m, ldp);
+        tiles_out(w, o, o->act, 0, t0, t1, grid);
 }
