@@ -241,6 +241,28 @@ static void test_tokenizer_json(void) {
     kac_free(text);
 }
 
+/* Of two added tokens that begin at the same place the longer one counts; one that is normalized is found in any spelling. */
+static void test_added_tokens(void) {
+    static const char *const configs[] = {
+        "{\"added_tokens_decoder\":{\"7\":{\"content\":\"<x>\"},\"8\":{\"content\":\"<x>a\"},"
+        "\"9\":{\"content\":\"<Y>\",\"normalized\":true}}}",
+        "{\"added_tokens_decoder\":{\"8\":{\"content\":\"<x>a\"},\"9\":{\"content\":\"<Y>\",\"normalized\":true},"
+        "\"7\":{\"content\":\"<x>\"}}}"};
+    CHECK_OK(load_with("vocab.json", VOCAB));
+    for (int i = 0; i < 2; i++) {
+        kac_tokenizer *t;
+        int32_t got[8];
+        CHECK_OK(load_with("tokenizer_config.json", configs[i]));
+        if (!CHECK_OK(kac_tokenizer_load(&t, temp_path("small")))) continue;
+        const int32_t want[8] = {3, 8, 1, 7, 9, 9, 4, 4};
+        CHECK_OK(kac_tokenizer_encode(got, 8, NULL, t, "<x>aa<x><y><Y>", 14));
+        if (!CHECK(memcmp(got, want, sizeof(got)) == 0))
+            for (int k = 0; k < 8; k++) printf("  %d\n", got[k]);
+        CHECK(kac_tokenizer_vocab_size(t) == 10);
+        kac_tokenizer_free(t);
+    }
+}
+
 int main(void) {
     test_golden();
     if (check_failures_ == 0) {
@@ -249,6 +271,7 @@ int main(void) {
         test_tokenizer_json();
     }
     test_broken_folders();
+    test_added_tokens();
     kac_tokenizer_free(clip);
     kac_tokenizer_free(shapes);
     kac_tokenizer_free(bang);
