@@ -14,7 +14,8 @@
 #ifndef KAC_KAC_H
 #define KAC_KAC_H
 
-/* clang-format off: the order is for the reader */
+/* The order is for the reader. */
+/* clang-format off */
 
 #include <kac/status.h>
 #include <kac/rng.h>
@@ -25,5 +26,6 @@
 #include <kac/mixture.h>
 #include <kac/events.h>
 #include <kac/steer.h>
+/* clang-format on */
 
 #endif

@@ -10,21 +10,10 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The page of what is there, also of a run that stopped. Returns its path (caller frees), or NULL. */
-static char *make_page(const char *folder) {
-    char *page = kac_path_join(folder, "index.html");
-    if (page != NULL && kac_report_write(folder, NULL) != KAC_OK) {
-        kac_cli_complain("generate", kac_error());
-        kac_free(page);
-        page = NULL;
-    }
-    return page;
-}
-
 static kac_status print_json(const kac_generate_result *r, const char *page) {
     cJSON *d = cJSON_CreateObject();
     cJSON_AddStringToObject(d, "folder", r->folder);
-    if (page != NULL) cJSON_AddStringToObject(d, "page", page);
+    cJSON_AddStringToObject(d, "page", page);
     if (r->best != NULL) cJSON_AddStringToObject(d, "best", r->best);
     if (isfinite(r->best_reward)) cJSON_AddNumberToObject(d, "best_reward", r->best_reward);
     cJSON *run = r->json == NULL ? NULL : cJSON_Parse(r->json);
@@ -44,27 +33,27 @@ static void print_result(const kac_generate_result *r, const char *page) {
         kac_cli_print_text(r->folder);
         printf("\n");
     }
-    if (page != NULL) {
-        printf("page     ");
-        kac_cli_print_text(page);
-        printf("\n");
-    }
+    printf("page     ");
+    kac_cli_print_text(page);
+    printf("\n");
 }
 
+/* Prints what came out; the page is made of what is there, also of a run that stopped. */
 static kac_status finish(const kac_cli *cli, const kac_generate_result *r, kac_status status) {
     if (status == KAC_OK && kac_options_bool(cli->options, "plan"))
         return r->json == NULL ? KAC_E_MEMORY : kac_cli_show(cli, cJSON_Parse(r->json));
     if (r->folder == NULL) return status;
-    char *error = status == KAC_OK ? NULL : kac_strdup(kac_error());
-    char *page = make_page(r->folder);
-    if (status == KAC_OK && cli->json)
+    char *error = status == KAC_OK ? NULL : kac_strdup(kac_error()), *page = kac_path_join(r->folder, "index.html");
+    const kac_status page_status = kac_report_write(r->folder, NULL);
+    if (status == KAC_OK) status = page == NULL ? KAC_E_MEMORY : page_status;
+    if (status == KAC_E_CANCELLED)
+        status = KAC_FAIL(status, "stopped; 'kac generate --resume -o %s' goes on to the same pictures", r->folder);
+    else if (error != NULL)
+        status = KAC_FAIL(status, "%s", error); /* what failed first is what counts */
+    else if (status == KAC_OK && cli->json)
         status = print_json(r, page);
     else if (status == KAC_OK)
         print_result(r, page);
-    else if (status == KAC_E_CANCELLED)
-        status = KAC_FAIL(status, "stopped; 'kac generate --resume -o %s' goes on to the same pictures", r->folder);
-    else
-        status = KAC_FAIL(status, "%s", error == NULL ? "out of memory" : error);
     kac_free(page);
     kac_free(error);
     return status;

@@ -138,7 +138,7 @@ static void add_strips(kac_page *p, const group *g) {
     if (n == 0) return;
     for (int i = 0; i < g->n_previews; i++) rows = KAC_MAX(rows, g->previews[i].particle + 1);
     kac_text_add(t, "<h3>On the way</h3><p class=\"note\">What each particle would become, step by step. The colour is "
-                    "its family; pale "
+                    "its family; faint "
                     "pictures left no descendants.</p>\n<div class=\"scroll\"><table class=\"strip\"><tr><th></th>");
     for (int c = 0; c < n; c++) kac_text_add(t, "<th>%d</th>", columns[c]);
     kac_text_add(t, "</tr>\n");
@@ -215,7 +215,8 @@ static void add_step_charts(kac_page *p, const group *g, double *values, double 
     const kac_chart_line ess_lines[] = {
         {.x = tx, .y = ty, .n = 2, .color = -2, .dashed = true, .title = "resampling threshold"},
         {.x = x, .y = ess, .n = n_points, .color = 0, .wide = true}};
-    char *title = kac_format("Effective sample size of %d particles, resampled %d times", g->lineage.n, n_resampled);
+    char *title = kac_format("Effective sample size of %d particles, resampled %d time%s", g->lineage.n, n_resampled,
+                             n_resampled == 1 ? "" : "s");
     kac_chart_add(p->t, &(kac_chart){.title = title == NULL ? "" : title,
                                      .x_label = "step",
                                      .x_max = x_max,

@@ -255,7 +255,8 @@ kac_status kac_job_folder_open(kac_job *j, cJSON *facts) {
 
 static kac_status on_step(kac_events *e, const kac_step_event *event) {
     kac_job *j = e->self;
-    if (event->i_step == event->n_steps && event->group == 0) j->best_reward = NAN; /* from here on finished pictures count */
+    if (event->i_step == event->n_steps && event->group == 0)
+        j->best_reward = NAN; /* from here on finished pictures count */
     for (int i = 0; event->scored && event->rewards != NULL && i < event->n_particles; i++)
         if (!(event->rewards[i] <= j->best_reward)) j->best_reward = event->rewards[i];
     KAC_TRY(kac_run_folder_step(&j->folder, event, j->counts(j->counts_self)));

@@ -14,7 +14,7 @@ typedef struct kac_job {
     const char *model; /* folder or .json file */
     char **prompts;    /* owned */
     int n_prompts;
-    char **rewards;       /* NAME[=PATH][:WEIGHT], owned */
+    char **rewards; /* NAME[=PATH][:WEIGHT], owned */
     int n_rewards;
     char *default_model;
     uint64_t seed;
