@@ -150,13 +150,27 @@ kac_status kac_codec_unscale(kac_tensor *z, const kac_codec *v, kac_ctx *c, kac_
     return kac_affine(c, z, latents, v->latent_scale, v->latent_shift);
 }
 
+/* 0 when one image can be decoded whole; else the side of tiles that need a quarter of the limit (64 latents for Stable Diffusion). A
+ * rule of shapes alone, so that a picture does not depend on the machine that makes it. */
+static int64_t tile_needed(const kac_codec *v, kac_tensor z) {
+    z.shape[0] = 1;
+    if (turn_count(&v->cfg, z, true) <= KAC_CODEC_MAX_WHOLE) return 0;
+    int64_t tile = 4;
+    do {
+        tile += 4;
+        z.shape[1] = z.shape[2] = tile;
+    } while (turn_count(&v->cfg, z, true) <= KAC_CODEC_MAX_WHOLE / 4);
+    return tile - 4;
+}
+
 kac_status kac_codec_decode_latents(kac_tensor *image, const kac_codec *v, kac_ctx *c, kac_tensor latents) {
     KAC_TRY(check_latent(v, latents));
     KAC_TRY(take_image(image, v, c, latents));
     const size_t mark = kac_scope_open(c);
     kac_tensor z = KAC_NONE;
+    const int64_t tile = tile_needed(v, latents);
     kac_status s = kac_codec_unscale(&z, v, c, latents);
-    if (s == KAC_OK) s = decode(image, v, c, z);
+    if (s == KAC_OK) s = tile > 0 ? kac_codec_decode_tiled(image, v, c, z, tile) : decode(image, v, c, z);
     kac_scope_close(c, mark);
     return s;
 }

@@ -9,7 +9,7 @@
 
 #include "tensor/ops.h"
 
-enum { KAC_CODEC_MAX_BLOCKS = 8, KAC_CODEC_MAX_LATENT = 64 };
+enum { KAC_CODEC_MAX_BLOCKS = 8, KAC_CODEC_MAX_LATENT = 64, KAC_CODEC_MAX_WHOLE = 1 << 28 };
 
 typedef struct kac_codec_config {
     bool tiny;        /* AutoencoderTiny */
@@ -38,6 +38,8 @@ kac_status kac_codec_config_load(kac_codec_config *cfg, const char *dir);
 /* image [N, h·factor, w·factor, out_channels] f32, nominally in [−1, 1], not clamped ({0}: taken from c->scratch); z
  * [N, h, w, latent_channels] f32 or c->dtype. Images are decoded one batch at a time: callers bound N by memory. */
 kac_status kac_codec_decode(kac_tensor *image, const kac_codec *v, kac_ctx *c, kac_tensor z);
+/* As kac_codec_decode of the unscaled latents; in tiles where one image's largest intermediate result would have more than
+ * KAC_CODEC_MAX_WHOLE numbers (above 1024 x 1024 pixels for the autoencoder of Stable Diffusion). */
 kac_status kac_codec_decode_latents(kac_tensor *image, const kac_codec *v, kac_ctx *c, kac_tensor latents);
 
 /* z = latents · scale + shift, f32: for kac_codec_decode_tiled. */

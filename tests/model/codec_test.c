@@ -157,6 +157,22 @@ static void test_split_and_plan(const char *name, kac_dtype dtype) {
     golden_close(&g);
 }
 
+/* A picture of 4096 x 4160 pixels: planned only. */
+static void test_large(void) {
+    golden g;
+    net m;
+    if (!CHECK_OK(golden_open(&g, "vae/sd1")) || !net_open(&m, g.dir, &kac_plan_ops, KAC_F32)) return;
+    kac_tensor whole = {0}, tiled = {0};
+    CHECK_OK(kac_codec_decode_latents(&whole, m.codec, &m.c, noise(&m, 1, 512, 512, 4)));
+    const size_t whole_peak = m.c.scratch.peak;
+    m.c.scratch.used = m.c.scratch.peak = 0;
+    CHECK_OK(kac_codec_decode_latents(&tiled, m.codec, &m.c, noise(&m, 1, 512, 520, 4)));
+    CHECK(tiled.shape[1] == 4096 && tiled.shape[2] == 4160);
+    CHECK(whole_peak > (size_t)2 << 30 && m.c.scratch.peak < whole_peak / 3);
+    net_close(&m);
+    golden_close(&g);
+}
+
 static void test_refusals(void) {
     golden g;
     net m;
@@ -175,9 +191,10 @@ static void test_refusals(void) {
 int main(void) {
     test_scales();
     test_tiles();
-    test_split_and_plan("vae/sd1", KAC_F32);
-    test_split_and_plan("vae/shapes_64", KAC_BF16);
-    test_split_and_plan("tiny/taesd", KAC_F32);
+    test_large();
+        test_split_and_plan("vae/sd1", KAC_F32);
+        test_split_and_plan("vae/shapes_64", KAC_BF16);
+        test_split_and_plan("tiny/taesd", KAC_F32);
     test_refusals();
     return check_done();
 }
