@@ -16,6 +16,7 @@ import sys
 import tempfile
 
 MAX_FILE_LINES = 600
+MAX_SCRIPT_LINES = 900  # a script is read alone, from top to bottom
 MAX_FUNCTION_LINES = 70
 MIN_COPY_LINES = 8  # a function body at least this long must not exist twice
 
@@ -274,7 +275,7 @@ class Tidy:
             if not is_c and not path.endswith(".py"):
                 continue
             text = self.text(path)
-            lengths[("file", path)] = (text.count("\n"), MAX_FILE_LINES)
+            lengths[("file", path)] = (text.count("\n"), MAX_FILE_LINES if is_c else MAX_SCRIPT_LINES)
             if not is_c:
                 continue
             code = strip_c(text)
