@@ -55,13 +55,13 @@ static int run_command(const kac_cli_command *command, int argc, char **argv) {
             cJSON *document = cJSON_CreateObject();
             cJSON_AddStringToObject(document, "error", kac_error());
             cJSON_AddNumberToObject(document, "exit_code", exit_code(status));
-            kac_cli_print_json(document);
+            (void)kac_cli_print_json(document); /* what failed first is what counts */
         }
     }
     kac_cli_free(&cli);
-    if (fflush(stdout) != 0 || ferror(stdout)) {
+    if (status == KAC_OK && (fflush(stdout) != 0 || ferror(stdout))) {
         kac_cli_complain(command->name, "cannot write to standard output");
-        if (status == KAC_OK) return 1;
+        return 1;
     }
     return exit_code(status);
 }
