@@ -192,9 +192,9 @@ int main(void) {
     test_scales();
     test_tiles();
     test_large();
-        test_split_and_plan("vae/sd1", KAC_F32);
-        test_split_and_plan("vae/shapes_64", KAC_BF16);
-        test_split_and_plan("tiny/taesd", KAC_F32);
+    test_split_and_plan("vae/sd1", KAC_F32);
+    test_split_and_plan("vae/shapes_64", KAC_BF16);
+    test_split_and_plan("tiny/taesd", KAC_F32);
     test_refusals();
     return check_done();
 }

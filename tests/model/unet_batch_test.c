@@ -87,6 +87,53 @@ static void test_no_allocation(const golden *g) {
     net_close(&m);
 }
 
+enum { MAX_SEEN = 1024 };
+
+/* The inputs that a replay of the common ops would read, with their checksums when they were recorded. */
+typedef struct seen_tape {
+    kac_tape tape;
+    int64_t n_ops;
+    int n;
+    kac_tensor x[MAX_SEEN];
+    uint32_t crc[MAX_SEEN];
+} seen_tape;
+
+static uint32_t crc_of(kac_tensor x) {
+    return kac_crc32(x.data, kac_tensor_bytes(x), 0);
+}
+
+static kac_status record(kac_tape *t, kac_op op, const void *args, size_t n_args) {
+    seen_tape *self = (seen_tape *)t;
+    (void)n_args;
+    self->n_ops++;
+    const kac_tensor x = op == KAC_OP_group_norm   ? ((const kac_group_norm_args *)args)->x
+                         : op == KAC_OP_layer_norm ? ((const kac_layer_norm_args *)args)->x
+                         : op == KAC_OP_linear     ? ((const kac_linear_args *)args)->x
+                         : op == KAC_OP_conv2d     ? ((const kac_conv2d_args *)args)->x
+                                                   : (kac_tensor){0};
+    if (x.data == NULL || !kac_tensor_contiguous(x)) return KAC_OK;
+    CHECK(self->n < MAX_SEEN);
+    self->x[self->n] = x;
+    self->crc[self->n++] = crc_of(x);
+    return KAC_OK;
+}
+
+/* While a tape records, nothing that it saw is overwritten, and the numbers are the same. */
+static void test_recording(const golden *g) {
+    static seen_tape tape = {.tape = {.record = record}};
+    net m;
+    kac_tensor plain, recorded;
+    if (!net_open(&m, g, kac_cpu_ops(), KAC_F32, 2) || !forward(&m, 0, N, &plain)) return;
+    const int64_t ops = m.c.counts.ops;
+    m.c.tape = &tape.tape;
+    if (!forward(&m, 0, N, &recorded)) return;
+    m.c.tape = NULL;
+    CHECK(memcmp(plain.data, recorded.data, kac_tensor_bytes(plain)) == 0);
+    CHECK(tape.n_ops == m.c.counts.ops - ops && tape.n > 100);
+    for (int i = 0; i < tape.n; i++) CHECK(crc_of(tape.x[i]) == tape.crc[i]);
+    net_close(&m);
+}
+
 static void test_refusals(const golden *g) {
     net m;
     kac_tensor out = {0};
@@ -112,6 +159,7 @@ int main(void) {
     test_plan(&g, KAC_F32);
     test_plan(&g, KAC_BF16);
     test_no_allocation(&g);
+    test_recording(&g);
     test_refusals(&g);
     golden_close(&g);
     return check_done();
