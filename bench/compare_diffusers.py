@@ -45,21 +45,29 @@ SD15_VAE = {"block_out_channels": [128, 256, 512, 512], "down_block_types": ["Do
 
 # ---- measuring ----
 
+# A child's peak counts the memory of the process that forked it, so a small one in between starts and measures the command.
+LAUNCHER = """
+import json, os, subprocess, sys, time
+before = time.perf_counter()
+child = subprocess.Popen(sys.argv[2:], stdout=open(sys.argv[1] + ".out", "wb"), stderr=open(sys.argv[1] + ".err", "wb"))
+_, status, usage = os.wait4(child.pid, 0)
+seconds = time.perf_counter() - before
+print(json.dumps([seconds, usage.ru_maxrss * 1024, os.waitstatus_to_exitcode(status)]))
+"""
+
+
 def process(command):
     """(seconds, peak bytes, stdout) of a child process."""
-    before = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-        with child.stdout:
-            out = child.stdout.read()
-        _, status, usage = os.wait4(child.pid, 0)
-        errors.seek(0)
-        err = errors.read()
-    child.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - before
-    if child.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, command))}: exit {child.returncode}: {err.strip() or out.strip()}")
-    return seconds, usage.ru_maxrss * 1024, out
+    command = [str(word) for word in command]
+    with tempfile.TemporaryDirectory() as folder:
+        at = pathlib.Path(folder) / "child"
+        measured = subprocess.run([sys.executable, "-I", "-S", "-c", LAUNCHER, at, *command], stdout=subprocess.PIPE,
+                                  check=True).stdout
+        out, err = at.with_suffix(".out").read_text(), at.with_suffix(".err").read_text()
+    seconds, peak, code = json.loads(measured)
+    if code != 0:
+        raise RuntimeError(f"{' '.join(command)}: exit {code}: {err.strip() or out.strip()}")
+    return seconds, peak, out
 
 
 def milliseconds(call, n):
@@ -99,6 +107,8 @@ class Bench:
     def best_setting(self, model, call):
         """Leaves the model in the faster memory format."""
         torch, times = self.torch, {}
+        if self.options.repeats == 1:
+            return "contiguous, not tuned"
         for name, layout in (("contiguous", torch.contiguous_format), ("channels_last", torch.channels_last)):
             model.to(memory_format=layout)
             call()
@@ -113,14 +123,15 @@ class Bench:
         with torch.inference_mode():
             model = model.to(self.dtype).eval()
             setting = self.best_setting(model, lambda: call(model))
-            one = min(milliseconds(lambda: call(model), 1))
-            n = max(1, min(20, math.ceil(500 / one))) if self.options.repeats > 1 else 1
+            n = 1
+            if self.options.repeats > 1:
+                n = max(1, min(20, math.ceil(500 / milliseconds(lambda: call(model), 1)[0])))
             ours, theirs, peak = [], [], 0
             for _ in range(self.options.repeats):
                 times, peak_now, outputs = self.kac(component, model_dir, inputs, n)
                 ours += times
                 peak = max(peak, peak_now)
-                result = call(model)
+                result = call(model)  # warms up
                 theirs += milliseconds(lambda: call(model), n)
         result = result.float()
         difference = float((outputs[output] - result).norm() / result.norm())
@@ -251,13 +262,13 @@ class PythonFk:
         out = self.judge(input_ids=self.ids, pixel_values=pixels)
         return (out.image_embeds @ out.text_embeds.T)[:, 0].double(), images
 
-    def run(self, steps=FK["steps"], n=FK["particles"], steer=True):
+    def run(self, steps=None, n=FK["particles"], steer=True):
         torch, scheduler = self.torch, self.pipe.scheduler
         with torch.inference_mode():
             generator = torch.Generator().manual_seed(1)
             null, cond = self.embeds()
             text = torch.cat([null.expand(n, -1, -1), cond.expand(n, -1, -1)])
-            scheduler.set_timesteps(steps)
+            scheduler.set_timesteps(steps or FK["steps"])
             x = torch.randn(n, 4, 16, 16, generator=generator).to(text.dtype)
             log_w, last = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
             for i, t in enumerate(scheduler.timesteps):
@@ -295,7 +306,7 @@ def fk_rows(bench):
     fk.run(steps=2)
     ours, loop, whole, our_peaks, their_peaks, run = [], [], [], [], [], {}
     child = [sys.executable, __file__, "--child", "fk", "--threads", str(bench.options.threads), "--dtype",
-             bench.options.dtype, "--setting", setting]
+             bench.options.dtype, "--setting", setting, "--fk-steps", str(FK["steps"])]
     for i in range(bench.options.repeats):
         out = bench.path / f"run-{i}"
         seconds, peak, _ = process(fk_command(bench, out))
@@ -306,15 +317,18 @@ def fk_rows(bench):
         seconds, peak, _ = process(child)
         whole.append(1000 * seconds)
         their_peaks.append(peak)
-    counts = {k: run.get(k) for k in ("nfe", "counts", "n_denoiser", "n_decode", "n_reward") if k in run}
-    bench.add("fk: process vs loop alone", 4.0, ours, loop, setting=setting, note="kac with start and files", counts=counts)
+    bench.add("fk: process vs loop alone", 4.0, ours, loop, setting=setting, note="kac with start and files",
+              counts=run.get("counts"), kac_seconds=run.get("seconds"))
     bench.add("fk: process vs process", None, ours, whole, setting=setting)
-    memory_row(bench, "fk: peak memory", min(our_peaks), min(their_peaks))
+    memory_row(bench, "fk: peak memory", min(our_peaks), min(their_peaks), run.get("plan_bytes"))
 
 
-def memory_row(bench, name, ours, theirs):
+def memory_row(bench, name, ours, theirs, planned):
     row = {"row": name, "kac_peak_bytes": ours, "diffusers_peak_bytes": theirs, "ratio": theirs / ours,
+           "kac_plan_bytes": planned,
            "text": f"kac {ours / 1e6:.0f} MB, diffusers {theirs / 1e6:.0f} MB, ratio {theirs / ours:.1f}"}
+    if planned:
+        row["text"] += f"; kac is {100 * (ours / planned - 1):+.0f} % from weights and plan (target at most +10 %)"
     bench.rows.append(row)
     print_row(row)
 
@@ -364,10 +378,12 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file; bench/results/DATE.json without it")
+    parser.add_argument("--fk-steps", type=int, default=FK["steps"])
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--setting", default="contiguous", help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    FK["steps"] = options.fk_steps
     if options.child:
         return child(options)
     import diffusers
@@ -375,13 +391,14 @@ def main():
     import transformers
     bench = Bench(options)
     about = {"date": datetime.datetime.now().isoformat(timespec="seconds"), **machine(), "threads": options.threads,
-             "dtype": options.dtype, "repeats": options.repeats, "torch": torch.__version__,
+             "dtype": options.dtype, "repeats": options.repeats, "fk": FK, "torch": torch.__version__,
              "diffusers": diffusers.__version__, "transformers": transformers.__version__}
-    print(", ".join(f"{k} {v}" for k, v in about.items()))
+    print(", ".join(f"{k} {v}" for k, v in about.items() if k != "fk"))
     print(f"{'':28} {'kac min':>10} {'median':>10} {'theirs min':>10} {'median':>10} {'ratio':>7} {'median':>7} {'target':>7}"
           f"  (milliseconds)")
     failed = []
     for name, rows in ROWS.items():
+        bench.torch.manual_seed(0)
         if options.rows and not any(name.startswith(r) for r in options.rows.split(",")):
             continue
         try:
