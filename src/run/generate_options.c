@@ -10,7 +10,7 @@ const kac_option_spec kac_generate_options[] = {
      .help = "diffusers folder, or a GaussianMixture .json file (default: the shipped shapes-64)"},
     {"output", 'o', KAC_OPT_TEXT, NULL, .meta = "DIR", .help = "run folder (default: a new one in runs/)"},
     {"width", 'W', KAC_OPT_INT, NULL, 8, 16384, .meta = "PIXELS",
-     .help = "a multiple of the model's 8 (default: the model's own)"},
+     .help = "a multiple of the model's factor, mostly 8 (default: the model's own)"},
     {"height", 'H', KAC_OPT_INT, NULL, 8, 16384, .meta = "PIXELS", .help = "as --width"},
     {"steps", 0, KAC_OPT_INT, "25", 1, 10000, .meta = "K", .help = "denoising steps"},
     {"timesteps", 0, KAC_OPT_LIST, NULL, 0, 1e6, .meta = "LIST",
