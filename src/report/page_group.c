@@ -180,11 +180,12 @@ static int ancestor_lines(kac_chart_line *lines, double *values, const group *g,
     const int n = KAC_MIN(l->n, MAX_LINES);
     for (int i = 0; i < n; i++) {
         double *x = values + (size_t)i * 2 * (size_t)g->n_steps, *y = x + g->n_steps;
-        int n_points = 0;
-        for (int s = 0; s < g->n_steps; s++) {
+        int n_points = 0, segment = l->n_segments - 1, particle = i;
+        for (int s = g->n_steps - 1; s >= 0; s--) { /* from the end: every particle has one ancestor */
             const kac_run_step *step = &g->steps[s];
             if (step->n != l->n) continue;
-            const double v = value(step, kac_lineage_back(l, i, kac_lineage_segment(l, step->i_step)));
+            while (segment > 0 && l->step[segment] >= step->i_step) particle = l->ancestor[segment-- * l->n + particle];
+            const double v = value(step, particle);
             if (!isfinite(v)) continue;
             x[n_points] = step->i_step;
             y[n_points++] = v;
