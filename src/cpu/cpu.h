@@ -43,7 +43,8 @@ void kac_cpu_rows_copy(kac_ctx *c, float *buffer, const kac_tensor *x);
 /* ---- weights (weight.c) ---- */
 typedef struct kac_weight_layout {
     int64_t n_taps, panels;
-    size_t direct_bytes, wino_bytes; /* Winograd's: [36][panel][n_in][nr] f32 behind the direct ones */
+    size_t direct_bytes, wino_bytes,
+        small_bytes; /* behind each other: direct, F(4×4) [36][panel][n_in][nr] f32, F(2×2) [16]… */
 } kac_weight_layout;
 kac_weight_layout kac_cpu_weight_layout(const struct kac_kernels *k, const kac_weight *w, kac_dtype dtype,
                                         int stride_hint);
@@ -58,7 +59,8 @@ size_t kac_cpu_gemm_partials(const kac_ctx *c, const kac_gemm *g);
 #define KAC_CPU_OPS(X)                                                                                                 \
     X(linear)                                                                                                          \
     X(conv2d)                                                                                                          \
-    X(attention) X(group_norm) X(layer_norm) X(activate) X(affine) X(lincomb) X(copy) X(concat) X(gather) X(embedding) \
+    X(attention)                                                                                                       \
+    X(group_norm) X(layer_norm) X(activate) X(affine) X(lincomb) X(copy) X(concat) X(gather) X(embedding)              \
         X(upsample_nearest) X(randn)
 #define KAC_CPU_SLOT(name) kac_status kac_cpu_##name(kac_ctx *c, const kac_##name##_args *a);
 KAC_CPU_OPS(KAC_CPU_SLOT)
@@ -70,7 +72,8 @@ size_t kac_cpu_attention_scratch(const kac_ctx *c, const kac_attention_args *a);
 size_t kac_cpu_group_norm_scratch(const kac_ctx *c, const kac_group_norm_args *a);
 
 /* Winograd's part of conv2d (winograd.c). x: f32 or bf16 NHWC; bias rows prepared by conv2d. */
-void kac_cpu_wino_pack(kac_ctx *c, float *u, const kac_weight *w, const kac_tensor *src, int64_t panels);
+/* size: outputs of a tile along one axis, 4 or 2. */
+void kac_cpu_wino_pack(kac_ctx *c, float *u, const kac_weight *w, const kac_tensor *src, int64_t panels, int size);
 bool kac_cpu_wino_fits(const struct kac_kernels *k, const kac_conv2d_args *a);
 size_t kac_cpu_wino_scratch(const kac_ctx *c, const kac_conv2d_args *a);
 void kac_cpu_wino_run(kac_ctx *c, const kac_conv2d_args *a, const float *bias, const int *bias_row, void *scratch);

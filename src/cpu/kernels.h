@@ -47,7 +47,8 @@ typedef struct kac_panel_product {
 } kac_panel_product;
 
 typedef struct kac_wino_map {
-    int64_t h, w, ho, wo, th, tw; /* of one image; tiles of 4 × 4 outputs */
+    int size;                     /* outputs of a tile: 4 × 4, or 2 × 2 */
+    int64_t h, w, ho, wo, th, tw; /* of one image; tiles */
     const float *zeros;           /* n_in zeros: what lies outside the image */
     int pad_top, pad_left;
     int64_t n_in, n_out;

@@ -1,4 +1,4 @@
-/* Winograd F(4×4, 3×3), transforms vectorised over channels.
+/* Winograd F(4×4, 3×3) and, for maps of one such tile, F(2×2, 3×3); transforms vectorised over channels.
  *
  * Points 0, ±a, ±b, ∞ with a = √½, b = √2 (a²b² = 1): the rounding error is half of that of the points 0, ±1, ±2.
  *   input   d [6, 6] -> Bᵀ d B      output  m [6, 6] -> Aᵀ m A [4, 4]
@@ -11,7 +11,15 @@
 #define PA3 0.353553391f
 #define PB3 2.828427125f
 
-static KAC_INLINE void input_line(vf *o, const vf *d) {
+/* `n` values of a line of the input tile: 6, or 4 for F(2×2) with the points 0, ±1, ∞. */
+static KAC_INLINE void input_line(vf *o, const vf *d, const int n) {
+    if (n == 4) {
+        o[0] = d[0] - d[2];
+        o[1] = d[1] + d[2];
+        o[2] = d[2] - d[1];
+        o[3] = d[3] - d[1];
+        return;
+    }
     const vf p = d[4] - 2.0f * d[2], q = d[3] - 2.0f * d[1];
     const vf r = d[4] - 0.5f * d[2], s = d[3] - 0.5f * d[1];
     o[0] = d[4] - 2.5f * d[2] + d[0];
@@ -22,7 +30,12 @@ static KAC_INLINE void input_line(vf *o, const vf *d) {
     o[5] = d[5] - 2.5f * d[3] + d[1];
 }
 
-static KAC_INLINE void output_line(vf *y, const vf *m) {
+static KAC_INLINE void output_line(vf *y, const vf *m, const int n) {
+    if (n == 4) {
+        y[0] = m[0] + m[1] + m[2];
+        y[1] = m[1] - m[2] + m[3];
+        return;
+    }
     const vf s1 = m[1] + m[2], d1 = m[1] - m[2], s2 = m[3] + m[4], d2 = m[3] - m[4];
     y[0] = m[0] + s1 + s2;
     y[1] = PA * d1 + PB * d2;
@@ -31,25 +44,26 @@ static KAC_INLINE void output_line(vf *y, const vf *m) {
 }
 
 /* One vector of channels of one tile; lanes < V at the end of a row of channels. */
-static KAC_INLINE void tile_in(const char *const *src, int64_t c, int lanes, const int bf16, float *v, int64_t next) {
+static KAC_INLINE void tile_in(const char *const *src, int64_t c, int lanes, const int n, const int bf16, float *v,
+                               int64_t next) {
     vf t[6][6]; /* [column][row] */
 #pragma GCC unroll 6
-    for (int x = 0; x < 6; x++) {
+    for (int x = 0; x < n; x++) {
         vf d[6];
 #pragma GCC unroll 6
-        for (int y = 0; y < 6; y++)
-            d[y] = lanes == V ? x_load(src[y * 6 + x], c, bf16) : x_load_n(src[y * 6 + x], c, lanes, bf16);
-        input_line(t[x], d);
+        for (int y = 0; y < n; y++)
+            d[y] = lanes == V ? x_load(src[y * n + x], c, bf16) : x_load_n(src[y * n + x], c, lanes, bf16);
+        input_line(t[x], d, n);
     }
 #pragma GCC unroll 6
-    for (int y = 0; y < 6; y++) {
+    for (int y = 0; y < n; y++) {
         vf d[6], o[6];
 #pragma GCC unroll 6
-        for (int x = 0; x < 6; x++) d[x] = t[x][y];
-        input_line(o, d);
+        for (int x = 0; x < n; x++) d[x] = t[x][y];
+        input_line(o, d, n);
 #pragma GCC unroll 6
-        for (int x = 0; x < 6; x++) {
-            float *to = v + (y * 6 + x) * next + c;
+        for (int x = 0; x < n; x++) {
+            float *to = v + (y * n + x) * next + c;
             if (lanes == V)
                 v_store(to, o[x]);
             else
@@ -58,32 +72,34 @@ static KAC_INLINE void tile_in(const char *const *src, int64_t c, int lanes, con
     }
 }
 
-static KAC_INLINE void tiles_in(const kac_wino_map *w, const char *x, const int bf16, int64_t t0, int64_t t1,
-                                const kac_wino_grid *grid) {
+static KAC_INLINE void tiles_in(const kac_wino_map *w, const char *x, const int n, const int bf16, int64_t t0,
+                                int64_t t1, const kac_wino_grid *grid) {
     const int64_t size = bf16 ? 2 : 4, per_image = w->th * w->tw;
     for (int64_t t = t0; t < t1; t++) {
         const int64_t image = t / per_image, tile = t % per_image;
-        const int64_t y0 = tile / w->tw * 4 - w->pad_top, x0 = tile % w->tw * 4 - w->pad_left;
+        const int64_t y0 = tile / w->tw * (n - 2) - w->pad_top, x0 = tile % w->tw * (n - 2) - w->pad_left;
         const char *src[36];
-        for (int i = 0; i < 36; i++) {
-            const int64_t yy = y0 + i / 6, xx = x0 + i % 6;
+        for (int i = 0; i < n * n; i++) {
+            const int64_t yy = y0 + i / n, xx = x0 + i % n;
             const bool inside = yy >= 0 && yy < w->h && xx >= 0 && xx < w->w;
             src[i] = inside ? x + ((image * w->h + yy) * w->w + xx) * w->n_in * size : (const char *)w->zeros;
         }
         float *v = grid->data + (t - grid->first) * grid->tile;
         int64_t c = 0;
-        for (; c + V <= w->n_in; c += V) tile_in(src, c, V, bf16, v, grid->position);
-        if (c < w->n_in) tile_in(src, c, (int)(w->n_in - c), bf16, v, grid->position);
+        for (; c + V <= w->n_in; c += V) tile_in(src, c, V, n, bf16, v, grid->position);
+        if (c < w->n_in) tile_in(src, c, (int)(w->n_in - c), n, bf16, v, grid->position);
     }
 }
 
 /* Tiles t0 … t1 of all images -> grid. */
 void kac_isa(kac_wino_in)(const kac_wino_map *w, const void *x, bool bf16, int64_t t0, int64_t t1,
                           const kac_wino_grid *grid) {
-    if (bf16)
-        tiles_in(w, x, 1, t0, t1, grid);
+    if (w->size == 2)
+        tiles_in(w, x, 4, bf16, t0, t1, grid);
+    else if (bf16)
+        tiles_in(w, x, 6, 1, t0, t1, grid);
     else
-        tiles_in(w, x, 0, t0, t1, grid);
+        tiles_in(w, x, 6, 0, t0, t1, grid);
 }
 
 typedef struct tile_place {
@@ -94,27 +110,28 @@ typedef struct tile_place {
 } tile_place;
 
 static KAC_INLINE void tile_out(const kac_wino_map *w, const kac_wino_out *o, const tile_place *place, int64_t c,
-                                int lanes, const kac_act act, const int bf16, const float *m, int64_t next) {
+                                int lanes, const int n, const kac_act act, const int bf16, const float *m,
+                                int64_t next) {
     vf t[6][4]; /* [column][row of 4] */
 #pragma GCC unroll 6
-    for (int x = 0; x < 6; x++) {
+    for (int x = 0; x < n; x++) {
         vf d[6];
 #pragma GCC unroll 6
-        for (int y = 0; y < 6; y++)
-            d[y] = lanes == V ? v_load(m + (y * 6 + x) * next + c) : v_load_n(m + (y * 6 + x) * next + c, lanes);
-        output_line(t[x], d);
+        for (int y = 0; y < n; y++)
+            d[y] = lanes == V ? v_load(m + (y * n + x) * next + c) : v_load_n(m + (y * n + x) * next + c, lanes);
+        output_line(t[x], d, n);
     }
     vf bias = {0};
     if (place->bias) bias = lanes == V ? v_load(place->bias + c) : v_load_n(place->bias + c, lanes);
 #pragma GCC unroll 4
-    for (int y = 0; y < 4; y++) {
+    for (int y = 0; y < n - 2; y++) {
         vf d[6], r[4];
         if (y >= place->ny) break;
 #pragma GCC unroll 6
-        for (int x = 0; x < 6; x++) d[x] = t[x][y];
-        output_line(r, d);
+        for (int x = 0; x < n; x++) d[x] = t[x][y];
+        output_line(r, d, n);
 #pragma GCC unroll 4
-        for (int x = 0; x < 4; x++) {
+        for (int x = 0; x < n - 2; x++) {
             const int64_t at = place->at + y * place->row + x * w->n_out + c;
             if (x >= place->nx) break;
             vf z = v_act(r[x] + bias, act);
@@ -129,30 +146,33 @@ static KAC_INLINE void tile_out(const kac_wino_map *w, const kac_wino_out *o, co
     }
 }
 
-static KAC_INLINE void tiles_out(const kac_wino_map *w, const kac_wino_out *o, const kac_act act, const int bf16,
-                                 int64_t t0, int64_t t1, const kac_wino_grid *grid) {
+static KAC_INLINE void tiles_out(const kac_wino_map *w, const kac_wino_out *o, const int n, const kac_act act,
+                                 const int bf16, int64_t t0, int64_t t1, const kac_wino_grid *grid) {
     const int64_t per_image = w->th * w->tw;
     for (int64_t t = t0; t < t1; t++) {
-        const int64_t image = t / per_image, tile = t % per_image, y = tile / w->tw * 4, x = tile % w->tw * 4;
+        const int64_t image = t / per_image, tile = t % per_image, y = tile / w->tw * (n - 2),
+                      x = tile % w->tw * (n - 2);
         const tile_place place = {.at = ((image * w->ho + y) * w->wo + x) * w->n_out,
                                   .row = w->wo * w->n_out,
-                                  .ny = (int)KAC_MIN(4, w->ho - y),
-                                  .nx = (int)KAC_MIN(4, w->wo - x),
+                                  .ny = (int)KAC_MIN(n - 2, w->ho - y),
+                                  .nx = (int)KAC_MIN(n - 2, w->wo - x),
                                   .bias = o->bias ? o->bias + (o->bias_row ? o->bias_row[image] : 0) * w->n_out : NULL};
         const float *m = grid->data + (t - grid->first) * grid->tile;
         int64_t c = 0;
-        for (; c + V <= w->n_out; c += V) tile_out(w, o, &place, c, V, act, bf16, m, grid->position);
-        if (c < w->n_out) tile_out(w, o, &place, c, (int)(w->n_out - c), act, bf16, m, grid->position);
+        for (; c + V <= w->n_out; c += V) tile_out(w, o, &place, c, V, n, act, bf16, m, grid->position);
+        if (c < w->n_out) tile_out(w, o, &place, c, (int)(w->n_out - c), n, act, bf16, m, grid->position);
     }
 }
 
 /* grid -> pixels of out, with bias, activation and residual. */
 void kac_isa(kac_wino_out_run)(const kac_wino_map *w, const kac_wino_out *o, int64_t t0, int64_t t1,
                                const kac_wino_grid *grid) {
-    if (o->x_bf16)
-        tiles_out(w, o, o->act, 1, t0, t1, grid);
+    if (w->size == 2)
+        tiles_out(w, o, 4, o->act, o->x_bf16, t0, t1, grid);
+    else if (o->x_bf16)
+        tiles_out(w, o, 6, o->act, 1, t0, t1, grid);
     else if (o->act == KAC_ACT_NONE)
-        tiles_out(w, o, KAC_ACT_NONE, 0, t0, t1, grid);
+        tiles_out(w, o, 6, KAC_ACT_NONE, 0, t0, t1, grid);
     else
-        tiles_out(w, o, o->act, 0, t0, t1, grid);
+        tiles_out(w, o, 6, o->act, 0, t0, t1, grid);
 }
