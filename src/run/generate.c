@@ -75,7 +75,7 @@ static kac_status read_rewards(kac_job *j) {
     j->rewards = kac_alloc((size_t)(n + 1) * sizeof *j->rewards);
     if (j->rewards == NULL) return KAC_E_MEMORY;
     for (int i = 0; i < n + by_default; i++) {
-        const char *spec = i < n ? kac_options_text_at(j->options, "reward", i) : "clip-logit";
+        const char *spec = i < n ? kac_options_text_at(j->options, "reward", i) : "clip";
         j->rewards[i] = kac_image_reward_expand(spec, j->args->weights_dir);
         if (j->rewards[i] == NULL) return KAC_E_MEMORY;
         j->n_rewards++;
