@@ -386,6 +386,8 @@ def main():
     FK["steps"] = options.fk_steps
     if options.child:
         return child(options)
+    if not os.access(options.kac, os.X_OK):
+        parser.error(f"{options.kac} is no program; build it, or say where with --kac")
     import diffusers
     import torch
     import transformers
@@ -397,6 +399,8 @@ def main():
     print(f"{'':28} {'kac min':>10} {'median':>10} {'theirs min':>10} {'median':>10} {'ratio':>7} {'median':>7} {'target':>7}"
           f"  (milliseconds)")
     failed = []
+    out = options.out or ROOT / "bench" / "results" / f"compare-{about['date'][:16].replace(':', '')}-{options.dtype}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
     for name, rows in ROWS.items():
         bench.torch.manual_seed(0)
         if options.rows and not any(name.startswith(r) for r in options.rows.split(",")):
@@ -406,9 +410,7 @@ def main():
         except Exception as error:  # a row that cannot run must not take the others with it, but it is said
             failed.append({"row": name, "error": str(error)})
             print(f"{name:28} FAILED: {error}", flush=True)
-    out = options.out or ROOT / "bench" / "results" / f"compare-{about['date'][:16].replace(':', '')}-{options.dtype}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({**about, "rows": bench.rows, "failed": failed}, indent=1) + "\n")
+        out.write_text(json.dumps({**about, "rows": bench.rows, "failed": failed}, indent=1) + "\n")
     print(f"written: {out}")
     bench.folder.cleanup()
     return 1 if failed else 0
