@@ -4,7 +4,7 @@
 
 typedef struct candidate {
     const struct kac_kernels *kernels;
-    bool runs;
+    bool runs, only_named;
 } candidate;
 
 kac_status kac_cpu_kernels_find(const struct kac_kernels **out) {
@@ -13,21 +13,24 @@ kac_status kac_cpu_kernels_find(const struct kac_kernels **out) {
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    const candidate all[] = {{&kac_kernels_avx512, avx512}, {&kac_kernels_avx2, avx2}, {&kac_kernels_portable, true}};
+    const candidate all[] = {{&kac_kernels_avx512, avx512, false},
+                             {&kac_kernels_avx2, avx2, false},
+                             {&kac_kernels_portable, true, false},
+                             {&kac_kernels_wide, avx2, true}};
 #else
-    const candidate all[] = {{&kac_kernels_portable, true}};
+    const candidate all[] = {{&kac_kernels_portable, true, false}};
 #endif
     const char *name = getenv("KAC_ISA");
     const bool any = name == NULL || name[0] == 0;
     for (int i = 0; i < KAC_COUNT_OF(all); i++) {
-        if (!any && strcmp(name, all[i].kernels->name) != 0) continue;
+        if (any ? all[i].only_named : strcmp(name, all[i].kernels->name) != 0) continue;
         if (!all[i].runs && !any)
             return KAC_FAIL(KAC_E_USAGE, "KAC_ISA=%s: this machine cannot run it; unset it", name);
         if (!all[i].runs) continue;
         *out = all[i].kernels;
         return KAC_OK;
     }
-    return KAC_FAIL(KAC_E_USAGE, "KAC_ISA=%s is unknown; portable, avx2 and avx512 are known", name);
+    return KAC_FAIL(KAC_E_USAGE, "KAC_ISA=%s is unknown; portable, avx2, avx512 and wide are known", name);
 }
 
 const struct kac_kernels *kac_cpu_kernels_of(const kac_ctx *c) {

@@ -105,6 +105,7 @@ struct kac_kernels {
     void (*transpose)(float *out, int64_t ldo, const float *x, int64_t ldx, int64_t rows, int64_t cols);
 };
 
-extern const struct kac_kernels kac_kernels_portable, kac_kernels_avx2, kac_kernels_avx512;
+/* wide: the vectors and tiles of avx512 in AVX2 instructions, so that tests cover these shapes on any x86 machine. */
+extern const struct kac_kernels kac_kernels_portable, kac_kernels_avx2, kac_kernels_avx512, kac_kernels_wide;
 
 #endif

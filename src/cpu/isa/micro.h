@@ -7,7 +7,7 @@
 
 #include "cpu/isa/vec.h"
 
-#if defined(KAC_ISA_avx512)
+#if defined(KAC_ISA_avx512) || defined(KAC_ISA_wide)
 #define MR 12
 #else
 #define MR 6

@@ -10,7 +10,7 @@
 #include <immintrin.h>
 #endif
 
-#if defined(KAC_ISA_avx512)
+#if defined(KAC_ISA_avx512) || defined(KAC_ISA_wide)
 #define KAC_VB 64
 #elif defined(KAC_ISA_avx2)
 #define KAC_VB 32
