@@ -7,6 +7,7 @@
 #include "show.h"
 #include "weights.h"
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -60,6 +61,7 @@ static kac_status finish(const kac_cli *cli, const kac_generate_result *r, kac_s
 }
 
 static kac_status run(kac_cli *cli) {
+    signal(SIGPIPE, SIG_IGN); /* a reader that goes away ends no run */
     char *weights = kac_cli_weights_dir();
     kac_cli_progress *progress = kac_cli_progress_open();
     if (weights == NULL || progress == NULL) return KAC_E_MEMORY;

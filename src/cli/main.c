@@ -67,8 +67,7 @@ static int run_command(const kac_cli_command *command, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write, not a death in the middle of a run folder */
-    signal(SIGXFSZ, SIG_IGN); /* so is a file that may not grow */
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is a failed write, with a message */
     if (argc < 2) {
         kac_cli_complain(NULL, "which command? 'kac --help' lists them");
         return 2;

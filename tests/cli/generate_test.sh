@@ -34,12 +34,14 @@ json() { python3 -c "import json,sys; d=json.load(open(sys.argv[1])); print($2)"
 [ "$(json "$dir/out.json" 'd["folder"].endswith("fk"), len(d["run"]["images"]), d["run"]["state"]')" = "True 3 finished" ] ||
     fail "the JSON document is $(head -c 300 "$dir/out.json")"
 for file in run.json events.jsonl index.html particle_00.png particle_02.png; do [ -s "$dir/fk/$file" ] || fail "no $file"; done
-"$kac" info "$dir/fk/particle_01.png" | grep -q "^  parameters *$prompt" || fail "the picture does not tell its prompt"
+"$kac" info "$dir/fk/particle_01.png" >"$dir/out"
+grep -q "^  parameters *$prompt" "$dir/out" || fail "the picture does not tell its prompt"
 "$kac" info --json "$dir/fk/particle_01.png" | python3 -c '
 import json,sys
 d = json.load(sys.stdin)
 assert d["width"] == 64 and d["text"]["kac"]["prompt"] == "two green stars" and "Seed: 5" in d["text"]["parameters"]' || fail "info of a picture"
-"$kac" info "$dir/fk" | grep -q '^state *finished' || fail "info of a run"
+"$kac" info "$dir/fk" >"$dir/out"
+grep -q '^state *finished' "$dir/out" || fail "info of a run"
 # its own options reproduce it
 python3 -c "
 import json,sys

@@ -51,12 +51,14 @@ c++ -std=c++17 -Wall -Wextra -Werror $(pkg --cflags) "$dir/one.cpp" -o "$dir/one
 foreign=$(nm -D --defined-only "$lib/libkac.so" | awk '$2 ~ /[TBDRVW]/ && $3 !~ /^kac_/ && $3 !~ /^_/ { print $3 }')
 if [ -n "$foreign" ]; then echo "libkac gives names that are not its own: $foreign" && exit 1; fi
 test -L "$lib/libkac.so"
-objdump -p "$lib/libkac.so" | grep -q 'SONAME *libkac\.so\.[0-9]'
+objdump -p "$lib/libkac.so" >"$dir/log"
+grep -q 'SONAME *libkac\.so\.[0-9]' "$dir/log"
 
 for file in bin/kac share/man/man1/kac.1 share/bash-completion/completions/kac share/zsh/site-functions/_kac \
     share/kac/weights/shapes-64/model_index.json share/doc/kac/LICENSE share/doc/kac/THIRD_PARTY.md; do
     test -s "$prefix/$file" || { echo "$file is missing" && exit 1; }
 done
 test ! -e "$prefix/include/base"
-(cd "$dir" && env -u KAC_WEIGHTS -u LD_LIBRARY_PATH "$prefix/bin/kac" info --json) | grep -q "\"weights\":.*$prefix/" ||
+(cd "$dir" && env -u KAC_WEIGHTS -u LD_LIBRARY_PATH "$prefix/bin/kac" info --json) >"$dir/log"
+grep -q "\"weights\":.*$prefix/" "$dir/log" ||
     { echo "the installed program does not find the installed weights" && exit 1; }
