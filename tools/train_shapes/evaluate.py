@@ -233,13 +233,13 @@ def sheet(a):
     from PIL import Image
 
     rows = load(a)
-    canvas = Image.new("RGB", (8 * 132, len(data.CATS) * 132), "white")
+    canvas = Image.new("RGB", (8 * 100, len(data.CATS) * 100), "white")
     for y, c in enumerate(data.CATS):
         for x, (_, _, cap, im) in enumerate([r for r in rows if r[0] == c][:8]):
             ok = verifier.verify(im[:1], [cap])[0]
-            tile = Image.new("RGB", (130, 130), (0, 150, 0) if ok else (200, 0, 0))
-            tile.paste(Image.fromarray(im[0]).resize((126, 126), Image.BICUBIC), (2, 2))
-            canvas.paste(tile, (x * 132, y * 132))
+            tile = Image.new("RGB", (98, 98), (0, 150, 0) if ok else (200, 0, 0))
+            tile.paste(Image.fromarray(im[0]).resize((94, 94), Image.BICUBIC), (2, 2))
+            canvas.paste(tile, (x * 100, y * 100))
             print(c, "|", cap, "|", "right" if ok else "wrong")
     canvas.save(a.png, optimize=True)
 
