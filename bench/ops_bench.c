@@ -1,11 +1,12 @@
-/* The op rows of tests/cases/ops.h, timed on the CPU backend against what the machine can do.
+/* The op rows of tests/cases/ops.h, timed on the CPU backend, or with oneDNN's products, against what the machine can do.
  *
- * usage: bench.ops [--dtype f32|bf16] [--threads N] [--all] [PART]
+ * usage: bench.ops [--backend cpu|onednn] [--dtype f32|bf16] [--threads N] [--all] [PART]
  *
  * Rows whose name contains PART; without --all only those with at least 20 million operations or a megabyte, since below that the call is
  * what is measured. Each row runs at least 5 times and 0.15 s; the minimum and the median are printed, and the share of the roofline:
  * max(flops / peak, bytes / bandwidth) ÷ minimum. Winograd does less arithmetic than is counted, so it may pass 100 %; so may data in cache. */
 #include "bench/roofline.h"
+#include "run/backend.h"
 #include "tests/cases/ops.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 enum { MAX_RUNS = 1000 };
 
 typedef struct settings {
+    const char *backend;
     kac_dtype dtype;
     int n_threads;
     bool all;
@@ -62,17 +64,19 @@ static kac_status time_row(kac_ctx *c, const op_case *row, const roofline *limit
 }
 
 static int wrong_usage(void) {
-    fprintf(stderr, "usage: bench.ops [--dtype f32|bf16] [--threads N] [--all] [PART]\n");
+    fprintf(stderr, "usage: bench.ops [--backend cpu|onednn] [--dtype f32|bf16] [--threads N] [--all] [PART]\n");
     return 2;
 }
 
 int main(int n_args, char **args) {
-    settings set = {.dtype = KAC_F32, .part = ""};
+    settings set = {.backend = "cpu", .dtype = KAC_F32, .part = ""};
     for (int i = 1; i < n_args; i++) {
         if (strcmp(args[i], "--all") == 0)
             set.all = true;
         else if (strcmp(args[i], "--dtype") == 0 && i + 1 < n_args)
             set.dtype = strcmp(args[++i], "bf16") == 0 ? KAC_BF16 : KAC_F32;
+        else if (strcmp(args[i], "--backend") == 0 && i + 1 < n_args)
+            set.backend = args[++i];
         else if (strcmp(args[i], "--threads") == 0 && i + 1 < n_args)
             set.n_threads = (int)strtol(args[++i], NULL, 10);
         else if (args[i][0] == '-')
@@ -81,7 +85,9 @@ int main(int n_args, char **args) {
             set.part = args[i];
     }
     kac_ctx c;
-    kac_status s = kac_ctx_open(&c, kac_cpu_ops(), set.dtype, set.n_threads, NULL);
+    const struct kac_ops *ops;
+    kac_status s = kac_backend_find(&ops, set.backend);
+    if (s == KAC_OK) s = kac_ctx_open(&c, ops, set.dtype, set.n_threads, NULL);
     if (s != KAC_OK) {
         fprintf(stderr, "%s\n", kac_error());
         return 1;

@@ -6,7 +6,7 @@
 set -euo pipefail
 
 packages=(build-essential cmake ninja-build pkg-config python3 zlib1g-dev libjpeg-dev libcjson-dev libutf8proc-dev libpcre2-dev libstb-dev)
-optional=(libdnnl-dev) # faster bf16; kac builds without it
+optional=(libdnnl-dev) # the backend onednn, for comparison; kac builds without it
 case ${1:-} in
 "") ;;
 --test) optional+=(chromium groff) ;;

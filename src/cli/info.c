@@ -48,6 +48,7 @@ static kac_status describe_machine(cJSON *d) {
     cJSON *backends = cJSON_AddArrayToObject(d, "backends");
     cJSON_AddItemToArray(backends, cJSON_CreateString("cpu"));
     cJSON_AddItemToArray(backends, cJSON_CreateString("ref"));
+    if (strcmp(KAC_ONEDNN_VERSION, "none") != 0) cJSON_AddItemToArray(backends, cJSON_CreateString("onednn"));
     cJSON_AddStringToObject(d, "onednn", KAC_ONEDNN_VERSION);
     char *weights = kac_cli_weights_dir();
     if (weights == NULL) return KAC_E_MEMORY;

@@ -16,7 +16,7 @@ static const kac_option_spec options[] = {
      .help = "networks: also write every named intermediate result there"},
     {"dtype", 0, KAC_OPT_CHOICE, "f32", .choices = "f32|bf16", .help = "networks: arithmetic"},
     {"backend", 0, KAC_OPT_CHOICE, "cpu", .choices = KAC_BACKEND_CHOICES,
-     .help = "networks: ref is slow, the formulas in plain C"},
+     .help = "networks: ref is slow, the formulas in plain C; onednn: products by oneDNN"},
     {"threads", 't', KAC_OPT_INT, "0", 0, 1024, .meta = "N", .help = "networks: 0: every CPU"},
     {"repeat", 0, KAC_OPT_INT, "1", 1, 1000000, .meta = "N", .help = "networks: the forward pass N times, timed"},
     {"text", 0, KAC_OPT_TEXT, NULL, .meta = "TEXT", .help = "tokenizer: what to encode"},

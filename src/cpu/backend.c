@@ -28,10 +28,6 @@ static size_t scratch_bytes(const kac_ctx *c, kac_op op, const void *args) {
     }
 }
 
-/* Slots that stay with the reference: small inputs, or never inside a step. */
-#define KAC_REF_KEPT(X)                                                                                                \
-    X(matmul_t) X(l2_normalize) X(modulate) X(clamp) X(row_stats) X(timestep_embedding) X(avg_pool2) X(resample)
-
 static const struct kac_ops cpu_ops = {.name = "cpu",
                                        .open = open_backend,
                                        .close = close_backend,
@@ -42,7 +38,7 @@ static const struct kac_ops cpu_ops = {.name = "cpu",
                                        KAC_REF_KEPT(REF_ENTRY)
 #undef REF_ENTRY
 #define CPU_ENTRY(op) .op = kac_cpu_##op,
-                                           KAC_CPU_OPS(CPU_ENTRY)
+                                           KAC_CPU_PRODUCTS(CPU_ENTRY) KAC_CPU_OTHERS(CPU_ENTRY)
 #undef CPU_ENTRY
 };
 

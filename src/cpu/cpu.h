@@ -56,14 +56,17 @@ void kac_cpu_weight_bytes(const kac_ctx *c, const kac_weight *w, int stride_hint
 void kac_cpu_gemm(kac_ctx *c, const kac_gemm *g, float *partials);
 size_t kac_cpu_gemm_partials(const kac_ctx *c, const kac_gemm *g);
 
-#define KAC_CPU_OPS(X)                                                                                                 \
-    X(linear)                                                                                                          \
-    X(conv2d)                                                                                                          \
+/* Products, whose weights weight.c packs; the rest; and slots that stay with the reference: small inputs, or never inside a step. */
+#define KAC_CPU_PRODUCTS(X) X(linear) X(conv2d)
+#define KAC_CPU_OTHERS(X)                                                                                              \
     X(attention)                                                                                                       \
     X(group_norm) X(layer_norm) X(activate) X(affine) X(lincomb) X(copy) X(concat) X(gather) X(embedding)              \
         X(upsample_nearest) X(randn)
+#define KAC_REF_KEPT(X)                                                                                                \
+    X(matmul_t) X(l2_normalize) X(modulate) X(clamp) X(row_stats) X(timestep_embedding) X(avg_pool2) X(resample)
 #define KAC_CPU_SLOT(name) kac_status kac_cpu_##name(kac_ctx *c, const kac_##name##_args *a);
-KAC_CPU_OPS(KAC_CPU_SLOT)
+KAC_CPU_PRODUCTS(KAC_CPU_SLOT)
+KAC_CPU_OTHERS(KAC_CPU_SLOT)
 #undef KAC_CPU_SLOT
 
 size_t kac_cpu_linear_scratch(const kac_ctx *c, const kac_linear_args *a);

@@ -1,5 +1,6 @@
 /* Which instruction set: the best that this machine runs, or a lower one by name. */
 #include "cpu/cpu.h"
+#include "cpu/onednn.h"
 #include <stdlib.h>
 
 typedef struct candidate {
@@ -36,5 +37,6 @@ kac_status kac_cpu_kernels_find(const struct kac_kernels **out) {
 const struct kac_kernels *kac_cpu_kernels_of(const kac_ctx *c) {
     const struct kac_kernels *k = &kac_kernels_portable;
     if (c->ops == kac_cpu_ops()) return c->backend;
+    if (c->ops == kac_onednn_ops()) return kac_onednn_kernels_of(c);
     return kac_cpu_kernels_find(&k) == KAC_OK ? k : &kac_kernels_portable;
 }

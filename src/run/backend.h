@@ -4,9 +4,9 @@
 
 #include "tensor/ops.h"
 
-#define KAC_BACKEND_CHOICES "cpu|ref"
+#define KAC_BACKEND_CHOICES "cpu|ref|onednn"
 
-/* "cpu", "ref" or "plan". KAC_E_USAGE for any other name. */
+/* "cpu", "ref", "onednn" or "plan". KAC_E_USAGE for any other name, KAC_E_UNSUPPORTED for one that this build lacks. */
 kac_status kac_backend_find(const struct kac_ops **out, const char *name);
 
 #endif

@@ -1,4 +1,5 @@
 #include "generate_options.h"
+#include "backend.h"
 #include "samplers/solver.h"
 
 const kac_option_spec kac_generate_options[] = {
@@ -37,7 +38,8 @@ const kac_option_spec kac_generate_options[] = {
      .help = "states per network call; changes no picture (0: as memory allows)"},
     {"threads", 't', KAC_OPT_INT, "0", 0, 1024, .meta = "N", .help = "changes no picture (0: every CPU)"},
     {"dtype", 0, KAC_OPT_CHOICE, "f32", .choices = "f32|bf16", .help = "arithmetic"},
-    {"backend", 0, KAC_OPT_CHOICE, "cpu", .choices = "cpu|ref", .help = "ref: slow, the formulas in plain C"},
+    {"backend", 0, KAC_OPT_CHOICE, "cpu", .choices = KAC_BACKEND_CHOICES,
+     .help = "ref: slow, the formulas in plain C; onednn: products by oneDNN, for comparison"},
     {"memory-limit", 0, KAC_OPT_REAL, NULL, 0.001, 1e6, .meta = "GIB",
      .help = "refuse to start when more is needed (default: what is free)"},
     {"plan", 0, KAC_OPT_BOOL, "false", .help = "print bytes and flops, run nothing"},

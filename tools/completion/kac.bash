@@ -12,13 +12,13 @@ _kac() {
     "generate --scheduler") words="default karras exponential beta lu" ;;
     "generate --steer") words="none best-of-n fk " ;;
     "generate --dtype") words="f32 bf16" ;;
-    "generate --backend") words="cpu ref" ;;
+    "generate --backend") words="cpu ref onednn" ;;
     "generate --potential") words="difference max sum reward" ;;
     "generate --resampling") words="multinomial stratified systematic residual ssp" ;;
     "score --dtype") words="f32 bf16" ;;
-    "score --backend") words="cpu ref" ;;
+    "score --backend") words="cpu ref onednn" ;;
     "run --dtype") words="f32 bf16" ;;
-    "run --backend") words="cpu ref" ;;
+    "run --backend") words="cpu ref onednn" ;;
     "run --sampling-method") words="auto ddim ddpm euler euler-ancestral dpm++2m dpm++2m-sde" ;;
     esac
     if [ -z "$words" ] && [[ $cur == -* ]]; then
