@@ -289,8 +289,10 @@ bool op_case_one_image(const op_case *row, const op_inputs *in, int64_t n, op_in
     }
     if (one->x.data != NULL) cut(&one->x, n_images, n);
     cut(&one->residual, n_images, n);
-    one->index[0] = in->index[n];
-    one->number[0] = in->number[n];
+    if (n < OP_MAX_IMAGES) { /* rows without these may have more images */
+        one->index[0] = in->index[n];
+        one->number[0] = in->number[n];
+    }
     if (!has(row, WITH_INDEX) && row->rows != 1) cut(&one->row_bias, n_images, n);
     for (int i = 0; i < OP_MAX_OTHERS && !has(row, WITH_INDEX) && row->rows != 1; i++) cut(&one->other[i], n_images, n);
     if (row->op == KAC_OP_lincomb)
