@@ -208,7 +208,7 @@ def train(a):
     unc = encode_text(te, data.tokenize(tok, [""]))
     acp = scheduler().alphas_cumprod
     caps = progress_prompts(a.per)
-    emb = encode_text(te, data.tokenize(tok, caps))
+    emb = encode_text(te, data.tokenize(tok, caps)) if caps else None
 
     def swap():
         for p, q in zip(par, ema):
