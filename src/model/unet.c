@@ -43,7 +43,8 @@ static kac_status condition_all(kac_unet_cond *cond, const kac_unet *u, kac_ctx 
     return KAC_OK;
 }
 
-kac_status kac_unet_condition(kac_unet_cond **out, const kac_unet *u, kac_ctx *c, kac_tensor tokens) {
+kac_status kac_unet_condition(kac_unet_cond **out, const kac_unet *u, kac_ctx *c, const kac_unet_inputs *in) {
+    const kac_tensor tokens = in->tokens;
     *out = NULL;
     if (tokens.rank != 3 || tokens.shape[0] < 1 || tokens.shape[1] < 1)
         return KAC_FAIL(KAC_E_SHAPE, "the prompt's hidden states must be [prompts, tokens, width]");

@@ -3,7 +3,7 @@
  *     kac_unet *u;
  *     KAC_TRY(kac_unet_load(&u, c, "model/unet"));
  *     kac_unet_cond *cond;                                   // once per prompt, in c->run
- *     KAC_TRY(kac_unet_condition(&cond, u, c, tokens));      // tokens [P, S, D]
+ *     KAC_TRY(kac_unet_condition(&cond, u, c, &(kac_unet_inputs){.tokens = tokens}));
  *     kac_tensor eps = {0};                                  // every step, in c->scratch
  *     KAC_TRY(kac_unet_forward(&eps, u, c, x, timestep, cond, cond_row));
  */
@@ -62,10 +62,15 @@ const kac_unet_config *kac_unet_config_of(const kac_unet *u);
 /* dir/config.json alone: what `info` and `--plan` read before any weight. */
 kac_status kac_unet_config_load(kac_unet_config *cfg, const char *dir);
 
-/* Keys and values of every cross-attention layer for P prompts, from tokens [P, S, D] (f32 or c->dtype), into c->run:
- * once per prompt, not per step or particle. An unconditional network needs none (pass NULL as cond). The structure is
- * on the heap: kac_unet_cond_free. */
-kac_status kac_unet_condition(kac_unet_cond **out, const kac_unet *u, kac_ctx *c, kac_tensor tokens);
+/* What a network reads beside the states and the timestep, for P prompts. */
+typedef struct kac_unet_inputs {
+    kac_tensor tokens; /* [P, S, D] f32 or c->dtype: the prompts' hidden states */
+} kac_unet_inputs;
+
+/* Everything that does not change over the steps, into c->run: keys and values of every cross-attention layer. Once per
+ * prompt, not per step or particle. An unconditional network needs none (pass NULL as cond). The structure is on the
+ * heap: kac_unet_cond_free. */
+kac_status kac_unet_condition(kac_unet_cond **out, const kac_unet *u, kac_ctx *c, const kac_unet_inputs *in);
 void kac_unet_cond_free(kac_unet_cond *cond);           /* NULL allowed; the tensors stay in c->run */
 int64_t kac_unet_cond_count(const kac_unet_cond *cond); /* P */
 

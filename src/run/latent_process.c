@@ -1,4 +1,5 @@
 #include "run/latent_process.h"
+#include "run/pipeline_text.h"
 #include <math.h>
 #include <string.h>
 
@@ -386,9 +387,10 @@ static kac_status open_texts(kac_latent *l) {
     }
     const double start_ms = kac_now_ms();
     const size_t mark = kac_arena_mark(&l->c->scratch);
-    kac_tensor tokens = {0};
-    kac_status s = kac_pipeline_encode(&tokens, l->pipeline, l->c, texts, n_texts, l->o.clip_skip, &l->n_truncated);
-    if (s == KAC_OK) s = kac_unet_condition(&l->cond, l->pipeline->unet, l->c, tokens);
+    kac_conditioning encoded = {0};
+    kac_status s = kac_pipeline_encode(&encoded, l->pipeline, l->c, texts, n_texts, l->o.clip_skip, &l->n_truncated);
+    if (s == KAC_OK)
+        s = kac_unet_condition(&l->cond, l->pipeline->unet, l->c, &(kac_unet_inputs){.tokens = encoded.tokens});
     kac_arena_release(&l->c->scratch, mark);
     kac_free(texts);
     l->counts.text_ms += kac_now_ms() - start_ms;

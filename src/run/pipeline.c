@@ -123,27 +123,3 @@ void kac_pipeline_close(kac_pipeline *p) {
     kac_schedule_free(&p->schedule);
     *p = (kac_pipeline){0};
 }
-
-kac_status kac_pipeline_encode(kac_tensor *tokens, const kac_pipeline *p, kac_ctx *c, const char *const *texts,
-                               int n_texts, int clip_skip, int *n_truncated) {
-    int64_t n_tokens = kac_clip_config_of(p->text)->max_tokens;
-    const int own = kac_tokenizer_max_length(p->tokenizer);
-    if (own > 0 && own < n_tokens) n_tokens = own;
-    int32_t *ids = kac_alloc((size_t)(n_texts * n_tokens) * sizeof *ids);
-    if (ids == NULL) return KAC_E_MEMORY;
-    kac_status s = KAC_OK;
-    if (n_truncated != NULL) *n_truncated = 0;
-    for (int i = 0; i < n_texts && s == KAC_OK; i++) {
-        kac_tokens used = {0};
-        s = kac_tokenizer_encode(ids + i * n_tokens, (int)n_tokens, &used, p->tokenizer, texts[i], strlen(texts[i]));
-        if (n_truncated != NULL && used.n_cut > 0) (*n_truncated)++;
-    }
-    const size_t mark = kac_arena_mark(&c->scratch);
-    kac_clip_text_out out = {0};
-    if (s == KAC_OK) s = kac_clip_text(&out, p->text, c, ids, n_texts, n_tokens, clip_skip);
-    if (s == KAC_OK) s = kac_take(tokens, &c->run, out.hidden.dtype, out.hidden.rank, out.hidden.shape);
-    if (s == KAC_OK) s = kac_copy(c, tokens, out.hidden);
-    kac_arena_release(&c->scratch, mark);
-    kac_free(ids);
-    return s;
-}

@@ -26,8 +26,4 @@ typedef struct kac_pipeline {
 kac_status kac_pipeline_open(kac_pipeline *p, kac_ctx *c, const char *dir, const char *preview_dir);
 void kac_pipeline_close(kac_pipeline *p);
 
-/* Token states of texts, tokens [P, S, D] in c->run. *n_truncated counts texts longer than the context (NULL allowed). */
-kac_status kac_pipeline_encode(kac_tensor *tokens, const kac_pipeline *p, kac_ctx *c, const char *const *texts,
-                               int n_texts, int clip_skip, int *n_truncated);
-
 #endif

@@ -194,7 +194,7 @@ static kac_status unet_with_prompt(job *j, pass *p) {
     kac_unet_cond *cond = NULL;
     if (kac_unet_config_of(p->unet)->conditional) {
         KAC_TRY(read_numbers(j, text, 3, &tokens));
-        KAC_TRY(kac_unet_condition(&cond, p->unet, &j->c, tokens));
+        KAC_TRY(kac_unet_condition(&cond, p->unet, &j->c, &(kac_unet_inputs){.tokens = tokens}));
     }
     p->cond = cond;
     const kac_status s = repeat(j, p, forward_unet);

@@ -24,7 +24,7 @@ static bool net_open(net *m, const golden *g, const struct kac_ops *ops, kac_dty
     CHECK_OK(kac_take_make(&m->x, &m->c.run, KAC_F32, N, H, W, cfg->in_channels));
     CHECK_OK(kac_randn(&m->c, &m->x, (kac_key){.seed = 1}, (const int[]){0, 1, 2, 3, 4}));
     CHECK_OK(kac_randn(&m->c, &tokens, (kac_key){.seed = 2}, (const int[]){0, 1}));
-    return CHECK_OK(kac_unet_condition(&m->cond, m->unet, &m->c, tokens));
+    return CHECK_OK(kac_unet_condition(&m->cond, m->unet, &m->c, &(kac_unet_inputs){.tokens = tokens}));
 }
 
 static void net_close(net *m) {

@@ -15,7 +15,7 @@ static bool forward(golden *g, kac_ctx *c, const kac_unet *u) {
     bool fine = true;
     if (kac_unet_config_of(u)->conditional)
         fine = CHECK_OK(golden_input(&tokens, g, c, "encoder_hidden_states")) &&
-               CHECK_OK(kac_unet_condition(&cond, u, c, tokens));
+               CHECK_OK(kac_unet_condition(&cond, u, c, &(kac_unet_inputs){.tokens = tokens}));
     const size_t used = c->scratch.used;
     fine =
         fine && CHECK_OK(kac_unet_forward(&out, u, c, sample, t, cond, NULL)) && CHECK(golden_output(g, "sample", out));

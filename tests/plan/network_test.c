@@ -22,7 +22,7 @@ static kac_status run_unet(kac_ctx *c, int64_t n, int64_t size) {
     KAC_TRY(kac_unet_load(&u, c, "weights/shapes-64/unet"));
     kac_status s = take_input(&tokens, c, c->dtype, 3, (int64_t[]){2, 77, kac_unet_config_of(u)->cross_dim[0]});
     if (s == KAC_OK) s = take_input(&x, c, KAC_F32, 4, (int64_t[]){n, size, size, 4});
-    if (s == KAC_OK) s = kac_unet_condition(&cond, u, c, tokens);
+    if (s == KAC_OK) s = kac_unet_condition(&cond, u, c, &(kac_unet_inputs){.tokens = tokens});
     if (s == KAC_OK) s = kac_unet_forward(&out, u, c, x, t, cond, rows);
     kac_unet_cond_free(cond);
     kac_unet_free(u);
