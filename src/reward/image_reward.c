@@ -2,82 +2,58 @@
 #include "reward/clip_reward.h"
 #include "reward/jpeg_reward.h"
 #include "reward/judge_reward.h"
-#include <kac/options.h>
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 typedef struct reward_kind {
     const char *name;
-    bool needs_path;
+    const char *path;    /* what follows NAME=, for messages; NULL: nothing may */
+    const char *shipped; /* folder in weights/ that stands in for a missing path; NULL: none */
     kac_status (*open)(kac_image_reward *r, const char *path);
 } reward_kind;
 
-static const reward_kind kinds[] = {{"clip", true, kac_clip_reward_open},
-                                    {"clip-logit", true, kac_clip_logit_reward_open},
-                                    {"jpeg", false, kac_jpeg_reward_open},
-                                    {"shapes-judge", false, kac_judge_reward_open}};
+static const reward_kind kinds[] = {
+    {"clip", "DIR", "shapes-clip", kac_clip_reward_open},
+    {"clip-logit", "DIR", "shapes-clip", kac_clip_logit_reward_open},
+    {"jpeg", NULL, NULL, kac_jpeg_reward_open},
+    {"shapes-judge", NULL, NULL, kac_judge_reward_open},
+};
 
-const char *kac_image_reward_names(void) {
-    return "clip, clip-logit, jpeg, shapes-judge";
-}
-
-static const reward_kind *find_kind(const char *name) {
-    for (int i = 0; i < KAC_COUNT_OF(kinds); i++)
-        if (strcmp(kinds[i].name, name) == 0) return &kinds[i];
-    return NULL;
-}
-
-static kac_status no_such_reward(const char *name) {
+static kac_status find_kind(const reward_kind **out, const char *name) {
     const char *names[KAC_COUNT_OF(kinds) + 1] = {0};
-    for (int i = 0; i < KAC_COUNT_OF(kinds); i++) names[i] = kinds[i].name;
-    const char *nearest = kac_nearest(name, names);
-    return KAC_FAIL(KAC_E_USAGE, "there is no reward \"%s\"%s%s%s; rewards are %s", name,
-                    nearest == NULL ? "" : "; did you mean \"", nearest == NULL ? "" : nearest,
-                    nearest == NULL ? "" : "\"?", kac_image_reward_names());
+    for (int i = 0; i < KAC_COUNT_OF(kinds); i++) {
+        names[i] = kinds[i].name;
+        if (strcmp(kinds[i].name, name) == 0) return *out = &kinds[i], KAC_OK;
+    }
+    return kac_reward_spec_unknown(name, names);
 }
 
 char *kac_image_reward_expand(const char *spec, const char *weights_dir) {
-    const size_t n = strcspn(spec, ":=");
+    const size_t n = strcspn(spec, ":=,");
     for (int i = 0; i < KAC_COUNT_OF(kinds); i++)
-        if (kinds[i].needs_path && spec[n] != '=' && strlen(kinds[i].name) == n && strncmp(spec, kinds[i].name, n) == 0)
-            return kac_format("%s=%s/shapes-clip%s", kinds[i].name, weights_dir, spec + n);
+        if (kinds[i].shipped != NULL && spec[n] != '=' && strlen(kinds[i].name) == n &&
+            strncmp(spec, kinds[i].name, n) == 0)
+            return kac_format("%s=%s/%s%s", kinds[i].name, weights_dir, kinds[i].shipped, spec + n);
     return kac_strdup(spec);
 }
 
-/* Cuts a trailing ":NUMBER" off `text`. A path may hold colons: only a number counts. */
-static double cut_weight(char *text) {
-    char *colon = strrchr(text, ':'), *end;
-    if (colon == NULL || colon[1] == '\0') return 1;
-    const double weight = strtod(colon + 1, &end);
-    if (*end != '\0') return 1;
-    *colon = '\0';
-    return weight;
+static kac_status open_kind(kac_image_reward *r) {
+    const kac_reward_spec *spec = &r->spec;
+    const reward_kind *kind = NULL;
+    KAC_TRY(find_kind(&kind, spec->name));
+    if (kind->path != NULL && (spec->path == NULL || spec->path[0] == '\0'))
+        return KAC_FAIL(KAC_E_USAGE, "reward \"%s\" needs a path: %s=%s", spec->name, spec->name, kind->path);
+    if (kind->path == NULL && spec->path != NULL)
+        return KAC_FAIL(KAC_E_USAGE, "reward \"%s\" takes no path", spec->name);
+    return kind->open(r, spec->path);
 }
 
 kac_status kac_image_reward_open(kac_image_reward **out, kac_ctx *c, const char *spec) {
     kac_image_reward *r = kac_alloc(sizeof *r);
-    char *name = kac_strdup(spec);
-    if (r == NULL || name == NULL) {
-        kac_free(r), kac_free(name);
-        return KAC_E_MEMORY;
-    }
-    *r = (kac_image_reward){.name = name, .c = c, .weight = cut_weight(name)};
-    char *path = strchr(name, '=');
-    if (path != NULL) *path++ = '\0';
-    const reward_kind *kind = find_kind(name);
-    kac_status s = KAC_OK;
-    if (kind == NULL)
-        s = no_such_reward(name);
-    else if (!isfinite(r->weight) || r->weight == 0)
-        s = KAC_FAIL(KAC_E_USAGE, "the weight of reward \"%s\" must be a number other than 0", spec);
-    else if (kind->needs_path && (path == NULL || *path == '\0'))
-        s = KAC_FAIL(KAC_E_USAGE, "reward \"%s\" needs a model folder: %s=DIR", name, name);
-    else if (!kind->needs_path && path != NULL)
-        s = KAC_FAIL(KAC_E_USAGE, "reward \"%s\" takes no path", name);
-    else
-        s = kind->open(r, path);
-    if (path != NULL) path[-1] = '='; /* the whole is its name in reports */
+    if (r == NULL) return KAC_E_MEMORY;
+    r->c = c;
+    kac_status s = kac_reward_spec_parse(&r->spec, spec);
+    r->name = r->spec.label, r->weight = r->spec.weight;
+    if (s == KAC_OK) s = open_kind(r);
     if (s != KAC_OK) {
         kac_image_reward_close(r);
         return s;
@@ -89,7 +65,7 @@ kac_status kac_image_reward_open(kac_image_reward **out, kac_ctx *c, const char 
 void kac_image_reward_close(kac_image_reward *r) {
     if (r == NULL) return;
     if (r->close != NULL) r->close(r);
-    kac_free(r->name);
+    kac_reward_spec_free(&r->spec);
     kac_free(r);
 }
 

@@ -1,7 +1,7 @@
 /* Rewards of pictures: what `generate` steers by and `score` ranks by.
  *
  *     kac_image_reward *r;
- *     KAC_TRY(kac_image_reward_open(&r, c, "clip=weights/shapes-clip:2"));   // NAME[=PATH][:WEIGHT]
+ *     KAC_TRY(kac_image_reward_open(&r, c, "clip=weights/shapes-clip:2"));   // reward_spec.h
  *     KAC_TRY(kac_image_reward_prepare(r, prompts, n_prompts));              // prompts are encoded once
  *     KAC_TRY(kac_image_reward_score(r, pictures, n, values));
  *
@@ -13,6 +13,7 @@
 #ifndef KAC_IMAGE_REWARD_H
 #define KAC_IMAGE_REWARD_H
 
+#include "reward/reward_spec.h"
 #include "tensor/ops.h"
 
 typedef struct kac_picture {
@@ -23,8 +24,9 @@ typedef struct kac_picture {
 
 typedef struct kac_image_reward kac_image_reward;
 struct kac_image_reward {
-    char *name;    /* "clip=weights/shapes-clip" */
-    double weight; /* the caller multiplies */
+    kac_reward_spec spec; /* weight and shapings are the caller's to apply (mix.h) */
+    const char *name;     /* "clip=weights/shapes-clip" */
+    double weight;        /* of the spec */
     void *self;
     kac_ctx *c;
     const char *const *prompts; /* of prepare; borrowed */
@@ -48,8 +50,5 @@ kac_status kac_image_reward_prepare(kac_image_reward *r, const char *const *prom
 
 /* out[i]: the unweighted reward. In batches of at most 16 pictures. In a plan run nothing is read and out is 0. */
 kac_status kac_image_reward_score(kac_image_reward *r, const kac_picture *pictures, int n, double *out);
-
-/* "clip, clip-logit, jpeg, shapes-judge", for messages and --help. */
-const char *kac_image_reward_names(void);
 
 #endif

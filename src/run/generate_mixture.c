@@ -1,9 +1,8 @@
 /* A run on an exact Gaussian mixture: results in samples.safetensors. */
 #include "io/safetensors.h"
+#include "reward/reward_spec.h"
 #include "run/generate_job.h"
 #include <kac/mixture.h>
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* quadratic=FILE[:WEIGHT], one or several. */
@@ -27,24 +26,21 @@ static kac_status score_sum(kac_reward *r, kac_process *p, const int *slots, int
     return KAC_OK;
 }
 
-static kac_status open_reward(mixture_rewards *m, const char *spec) {
-    static const char prefix[] = "quadratic=";
-    if (strncmp(spec, prefix, sizeof prefix - 1) != 0)
-        return KAC_FAIL(KAC_E_USAGE, "a mixture can only be rewarded by quadratic=FILE, not \"%s\"", spec);
+static kac_status open_reward(mixture_rewards *m, const char *text) {
+    static const char *const names[] = {"quadratic", NULL};
     if (m->n == KAC_COUNT_OF(m->parts))
         return KAC_FAIL(KAC_E_USAGE, "at most %d rewards can be added", KAC_COUNT_OF(m->parts));
-    char *path = kac_strdup(spec + sizeof prefix - 1), *end;
-    if (path == NULL) return KAC_E_MEMORY;
-    double weight = 1;
-    char *colon = strrchr(path, ':');
-    if (colon != NULL && colon[1] != '\0') {
-        const double w = strtod(colon + 1, &end);
-        if (*end == '\0') weight = w, *colon = '\0';
-    }
-    kac_status s = isfinite(weight) ? kac_quadratic_load(&m->parts[m->n], path)
-                                    : KAC_FAIL(KAC_E_USAGE, "the weight of reward \"%s\" must be finite", spec);
-    kac_free(path);
-    if (s == KAC_OK) m->weights[m->n++] = weight;
+    kac_reward_spec spec;
+    KAC_TRY(kac_reward_spec_parse(&spec, text));
+    kac_status s = KAC_OK;
+    if (strcmp(spec.name, names[0]) != 0)
+        s = kac_fail_prefix(kac_reward_spec_unknown(spec.name, names), "a mixture is rewarded by quadratic=FILE alone");
+    else if (spec.path == NULL || spec.path[0] == '\0')
+        s = KAC_FAIL(KAC_E_USAGE, "reward \"quadratic\" needs a path: quadratic=FILE");
+    else
+        s = kac_quadratic_load(&m->parts[m->n], spec.path);
+    if (s == KAC_OK) m->weights[m->n++] = spec.weight;
+    kac_reward_spec_free(&spec);
     return s;
 }
 

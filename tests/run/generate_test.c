@@ -173,7 +173,7 @@ static void test_refused(void) {
         {{"prompt", "x"}, {"model", "/nonexistent"}, KAC_E_IO, "no model folder"},
         {{"prompt", "x"}, {"model", "tests"}, KAC_E_IO, "no model_index.json"},
         {{"prompt", "x"}, {"reward", "clap=x"}, KAC_E_USAGE, "did you mean \"clip\""},
-        {{"prompt", "x"}, {"reward", "clip="}, KAC_E_USAGE, "needs a model folder"},
+        {{"prompt", "x"}, {"reward", "clip="}, KAC_E_USAGE, "needs a path: clip=DIR"},
         {{"prompt", "x"}, {"reward", "jpeg:0"}, KAC_E_USAGE, "weight"},
         {{"prompt", "a cat"}, {"reward", "shapes-judge"}, KAC_E_USAGE, "no shape in the prompt"},
         {{"prompt", "x"}, {"memory-limit", "0.001"}, KAC_E_MEMORY, "needs"},
