@@ -1,51 +1,9 @@
-#include "run/latent_process.h"
+#include "run/latent_parts.h"
 #include "run/pipeline_text.h"
-#include <math.h>
 #include <string.h>
-
-struct kac_latent {
-    kac_process process;
-    kac_ctx *c;
-    const kac_pipeline *pipeline;
-    const kac_solver *solver;
-    kac_latent_options o;
-    int n_slots;
-    int64_t h, w, channels;
-    kac_unet_cond *cond;
-    int *cond_row, *uncond_row; /* [n_groups] */
-    int n_truncated;
-    kac_tensor x, out, x0, prev; /* [n_slots, h, w, channels] f32; prev only with history */
-    uint64_t *id;                /* [n_slots] which state a slot holds */
-    uint64_t *predicted;         /* [n_slots] id whose out and x0 the slot has; 0: none */
-    uint64_t *picture_id;        /* [n_slots] id of the decoded picture; 0: none */
-    uint8_t *picture_stage;      /* [n_slots] kac_stage of the picture */
-    uint8_t *pictures;           /* [n_slots, height, width, 3] */
-    uint64_t next_id;
-    int i_step;        /* of the last predict */
-    int *list, *list2; /* [n_slots] work lists */
-    double *timesteps; /* [2 · batch] of a network call */
-    int *text_row;     /* [2 · batch] */
-    kac_latent_counts counts;
-};
 
 static kac_latent *self_of(kac_process *p) {
     return p->self;
-}
-
-static bool is_plan(const kac_latent *l) {
-    return l->c->model.counting;
-}
-
-static int64_t state_count(const kac_latent *l) {
-    return l->h * l->w * l->channels;
-}
-
-static kac_tensor row_of(kac_tensor t, int slot) {
-    return kac_tensor_slice(t, 0, slot, 1);
-}
-
-static size_t picture_bytes(const kac_latent *l) {
-    return (size_t)(l->o.width * l->o.height * 3);
 }
 
 /* ---- start ---- */
@@ -55,7 +13,7 @@ static kac_status latent_start(kac_process *p, const int *slots, int n) {
     const kac_key key = {.seed = l->o.seed, .purpose = KAC_PURPOSE_INIT, .step = 0};
     for (int i = 0; i < n; i++) {
         const int particle = l->o.first_particle + slots[i] % l->o.n_per_group;
-        kac_tensor x = row_of(l->x, slots[i]);
+        kac_tensor x = kac_latent_row(l->x, slots[i]);
         KAC_TRY(kac_randn(l->c, &x, key, &particle));
         KAC_TRY(kac_lincomb(l->c, &x, 1, &x, &l->solver->init_noise_sigma, 1));
         l->id[slots[i]] = ++l->next_id;
@@ -72,7 +30,7 @@ static kac_status guide(kac_latent *l, kac_tensor *guided, kac_tensor both, int 
     const double s = l->o.cfg_scale;
     KAC_TRY(kac_lincomb(l->c, guided, 2, (kac_tensor[]){u, c}, (double[]){1 - s, s}, 1));
     const double share = l->o.guidance_rescale;
-    if (share == 0 || is_plan(l)) return KAC_OK;
+    if (share == 0 || kac_latent_is_plan(l)) return KAC_OK;
     kac_tensor stats_c = {0}, stats_g = {0};
     KAC_TRY(kac_row_stats(l->c, &stats_c, c));
     KAC_TRY(kac_row_stats(l->c, &stats_g, *guided));
@@ -92,8 +50,8 @@ static kac_status call_network(kac_latent *l, kac_tensor *guided, int i_step, co
     KAC_TRY(kac_take_make(&in, &l->c->scratch, KAC_F32, n_rows, l->h, l->w, l->channels));
     for (int i = 0; i < n_rows; i++) {
         const int slot = slots[i % n], group = slot / l->o.n_per_group;
-        kac_tensor to = row_of(in, i);
-        const kac_tensor from = row_of(l->x, slot);
+        kac_tensor to = kac_latent_row(in, i);
+        const kac_tensor from = kac_latent_row(l->x, slot);
         KAC_TRY(kac_lincomb(l->c, &to, 1, &from, &row->c_in, 1));
         l->timesteps[i] = row->timestep;
         l->text_row[i] = doubled && i < n ? l->uncond_row[group] : l->cond_row[group];
@@ -111,29 +69,23 @@ static kac_status predict_batch(kac_latent *l, int i_step, const int *slots, int
     const kac_solver_row *row = &l->solver->rows[i_step];
     kac_tensor guided = {0}, clip_scratch = {0};
     KAC_TRY(call_network(l, &guided, i_step, slots, n));
-    if (l->solver->threshold > 0) KAC_TRY(kac_take_make(&clip_scratch, &l->c->scratch, KAC_F32, state_count(l)));
+    if (l->solver->threshold > 0)
+        KAC_TRY(kac_take_make(&clip_scratch, &l->c->scratch, KAC_F32, kac_latent_state_count(l)));
     for (int i = 0; i < n; i++) {
-        const kac_tensor x = row_of(l->x, slots[i]), g = row_of(guided, i);
-        kac_tensor out = row_of(l->out, slots[i]), x0 = row_of(l->x0, slots[i]);
+        const kac_tensor x = kac_latent_row(l->x, slots[i]), g = kac_latent_row(guided, i);
+        kac_tensor out = kac_latent_row(l->out, slots[i]), x0 = kac_latent_row(l->x0, slots[i]);
         KAC_TRY(kac_lincomb(l->c, &out, 1, &g, (double[]){1}, 1));
         KAC_TRY(kac_lincomb(l->c, &x0, 2, (kac_tensor[]){x, g}, (double[]){row->x0_x, row->x0_out}, 1));
-        if ((l->solver->clip > 0 || l->solver->threshold > 0) && !is_plan(l))
-            kac_solver_clip(l->solver, x0.data, state_count(l), clip_scratch.data);
+        if ((l->solver->clip > 0 || l->solver->threshold > 0) && !kac_latent_is_plan(l))
+            kac_solver_clip(l->solver, x0.data, kac_latent_state_count(l), clip_scratch.data);
         l->predicted[slots[i]] = l->id[slots[i]];
     }
     return KAC_OK;
 }
 
-/* The slot of `list` that holds state `id`; −1: none. Lists are short next to a network call. */
-static int find_state(const kac_latent *l, const int *list, int n, uint64_t id) {
-    for (int i = 0; i < n; i++)
-        if (l->id[list[i]] == id) return list[i];
-    return -1;
-}
-
 static kac_status copy_row(kac_latent *l, kac_tensor t, int from, int to) {
-    kac_tensor target = row_of(t, to);
-    return kac_copy(l->c, &target, row_of(t, from));
+    kac_tensor target = kac_latent_row(t, to);
+    return kac_copy(l->c, &target, kac_latent_row(t, from));
 }
 
 static kac_status latent_predict(kac_process *p, int i_step, const int *slots, int n) {
@@ -142,7 +94,7 @@ static kac_status latent_predict(kac_process *p, int i_step, const int *slots, i
     int n_new = 0;
     l->i_step = i_step;
     for (int i = 0; i < n; i++)
-        if (l->predicted[slots[i]] != l->id[slots[i]] && find_state(l, l->list, n_new, l->id[slots[i]]) < 0)
+        if (l->predicted[slots[i]] != l->id[slots[i]] && kac_latent_find_state(l, l->list, n_new, l->id[slots[i]]) < 0)
             l->list[n_new++] = slots[i];
     for (int i = 0; i < n_new; i += l->o.batch) {
         const size_t mark = kac_arena_mark(&l->c->scratch);
@@ -152,7 +104,7 @@ static kac_status latent_predict(kac_process *p, int i_step, const int *slots, i
     for (int i = 0; i < n; i++) { /* copies of a state share its result */
         const int slot = slots[i];
         if (l->predicted[slot] == l->id[slot]) continue;
-        const int source = find_state(l, l->list, n_new, l->id[slot]);
+        const int source = kac_latent_find_state(l, l->list, n_new, l->id[slot]);
         KAC_TRY(copy_row(l, l->out, source, slot));
         KAC_TRY(copy_row(l, l->x0, source, slot));
         l->predicted[slot] = l->id[slot];
@@ -167,10 +119,10 @@ static kac_status latent_predict(kac_process *p, int i_step, const int *slots, i
 static kac_status step_one(kac_latent *l, int i_step, int from, int to) {
     const kac_solver_row *row = &l->solver->rows[i_step];
     const size_t mark = kac_arena_mark(&l->c->scratch);
-    kac_tensor terms[5] = {row_of(l->x, from), row_of(l->x0, from), row_of(l->out, from)};
+    kac_tensor terms[5] = {kac_latent_row(l->x, from), kac_latent_row(l->x0, from), kac_latent_row(l->out, from)};
     double coef[5] = {row->x, row->x0, row->out};
     int n = 3;
-    if (row->prev != 0) terms[n] = row_of(l->prev, from), coef[n++] = row->prev;
+    if (row->prev != 0) terms[n] = kac_latent_row(l->prev, from), coef[n++] = row->prev;
     if (row->z != 0) {
         const int particle = l->o.first_particle + to % l->o.n_per_group;
         const kac_key key = {.seed = l->o.seed, .purpose = KAC_PURPOSE_STEP, .step = (uint32_t)i_step};
@@ -183,10 +135,10 @@ static kac_status step_one(kac_latent *l, int i_step, int from, int to) {
     KAC_TRY(kac_lincomb(l->c, &next, n, terms, coef, 1));
     if (l->solver->history) {
         KAC_TRY(kac_lincomb(l->c, &next_prev, 3, terms, (double[]){row->prev_x, row->prev_x0, row->prev_out}, 1));
-        kac_tensor target = row_of(l->prev, to);
+        kac_tensor target = kac_latent_row(l->prev, to);
         KAC_TRY(kac_copy(l->c, &target, next_prev));
     }
-    kac_tensor target = row_of(l->x, to);
+    kac_tensor target = kac_latent_row(l->x, to);
     KAC_TRY(kac_copy(l->c, &target, next));
     kac_arena_release(&l->c->scratch, mark);
     return KAC_OK;
@@ -198,14 +150,14 @@ static kac_status latent_step(kac_process *p, int i_step, const int *from, const
     const size_t mark = kac_arena_mark(&l->c->scratch);
     uint64_t *old_id = kac_arena_take(&l->c->scratch, (size_t)n * sizeof *old_id);
     if (old_id == NULL) return KAC_E_MEMORY;
-    if (!is_plan(l))
+    if (!kac_latent_is_plan(l))
         for (int i = 0; i < n; i++) {
             old_id[i] = l->id[from[i]];
             KAC_ASSERT(l->predicted[from[i]] == old_id[i]);
         }
     for (int i = 0; i < n; i++) {
         int twin = -1; /* without noise the step is a function of the state: copies stay copies */
-        for (int j = 0; j < i && !draws && twin < 0 && !is_plan(l); j++)
+        for (int j = 0; j < i && !draws && twin < 0 && !kac_latent_is_plan(l); j++)
             if (old_id[j] == old_id[i]) twin = j;
         if (twin >= 0) {
             KAC_TRY(copy_row(l, l->x, to[twin], to[i]));
@@ -226,8 +178,8 @@ static kac_status gather_rows(kac_latent *l, kac_tensor t, const int *from, cons
     kac_tensor rows = {0};
     KAC_TRY(kac_gather(l->c, &rows, t, from, n));
     for (int i = 0; i < n; i++) {
-        kac_tensor target = row_of(t, to[i]);
-        KAC_TRY(kac_copy(l->c, &target, row_of(rows, i)));
+        kac_tensor target = kac_latent_row(t, to[i]);
+        KAC_TRY(kac_copy(l->c, &target, kac_latent_row(rows, i)));
     }
     kac_arena_release(&l->c->scratch, mark);
     return KAC_OK;
@@ -245,92 +197,26 @@ static kac_status latent_copy(kac_process *p, const int *from, const int *to, in
     if (l->solver->history) KAC_TRY(gather_rows(l, l->prev, l->list, l->list2, n_moves));
     const size_t mark = kac_arena_mark(&l->c->scratch);
     uint64_t *ids = kac_arena_take(&l->c->scratch, (size_t)n_moves * 3 * sizeof *ids);
-    uint8_t *pictures = kac_arena_take(&l->c->scratch, (size_t)n_moves * picture_bytes(l));
+    uint8_t *pictures = kac_arena_take(&l->c->scratch, (size_t)n_moves * kac_latent_picture_bytes(l));
     if (ids == NULL || pictures == NULL) return KAC_E_MEMORY;
-    for (int i = 0; i < n_moves && !is_plan(l); i++) {
+    for (int i = 0; i < n_moves && !kac_latent_is_plan(l); i++) {
         const int s = l->list[i];
         ids[3 * i] = l->id[s], ids[3 * i + 1] = l->predicted[s];
         ids[3 * i + 2] = l->picture_id[s] == l->id[s] ? (uint64_t)l->picture_stage[s] + 1 : 0;
         if (ids[3 * i + 2] != 0)
-            memcpy(pictures + (size_t)i * picture_bytes(l), l->pictures + (size_t)s * picture_bytes(l),
-                   picture_bytes(l));
+            memcpy(pictures + (size_t)i * kac_latent_picture_bytes(l),
+                   l->pictures + (size_t)s * kac_latent_picture_bytes(l), kac_latent_picture_bytes(l));
     }
-    for (int i = 0; i < n_moves && !is_plan(l); i++) {
+    for (int i = 0; i < n_moves && !kac_latent_is_plan(l); i++) {
         const int t = l->list2[i];
         l->id[t] = ids[3 * i], l->predicted[t] = ids[3 * i + 1];
         l->picture_id[t] = ids[3 * i + 2] != 0 ? ids[3 * i] : 0;
         if (ids[3 * i + 2] == 0) continue;
         l->picture_stage[t] = (uint8_t)(ids[3 * i + 2] - 1);
-        memcpy(l->pictures + (size_t)t * picture_bytes(l), pictures + (size_t)i * picture_bytes(l), picture_bytes(l));
+        memcpy(l->pictures + (size_t)t * kac_latent_picture_bytes(l),
+               pictures + (size_t)i * kac_latent_picture_bytes(l), kac_latent_picture_bytes(l));
     }
     kac_arena_release(&l->c->scratch, mark);
-    return KAC_OK;
-}
-
-/* ---- pictures ---- */
-
-/* round(255 (v/2 + 1/2)) clamped, as PIL-based pipelines do it. */
-static void to_bytes(uint8_t *out, const float *image, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        const float v = image[i] * 127.5f + 127.5f;
-        out[i] = (uint8_t)(v >= 255 ? 255
-                           : v > 0  ? rintf(v)
-                                    : 0); /* NaN becomes 0 here; the state check below names it */
-    }
-}
-
-static kac_status decode_batch(kac_latent *l, const int *slots, int n, kac_stage stage) {
-    const kac_tensor states = stage == KAC_STAGE_FINAL ? l->x : l->x0;
-    const size_t mark = kac_arena_mark(&l->c->scratch);
-    kac_tensor batch = {0}, image = {0};
-    KAC_TRY(kac_gather(l->c, &batch, states, slots, n));
-    if (!is_plan(l))
-        for (int64_t i = 0; i < n * state_count(l); i++)
-            if (!isfinite(((const float *)batch.data)[i]))
-                return KAC_FAIL(KAC_E_NONFINITE,
-                                "the state of particle %d is not finite; try fewer extremes: --cfg-scale, --dtype f32",
-                                slots[i / state_count(l)] % l->o.n_per_group);
-    const kac_codec *codec =
-        stage == KAC_STAGE_PREDICTED && l->pipeline->preview != NULL ? l->pipeline->preview : l->pipeline->codec;
-    if (codec == NULL) {
-        image = batch;
-    } else {
-        KAC_TRY(kac_codec_decode_latents(&image, codec, l->c, batch));
-    }
-    for (int i = 0; i < n && !is_plan(l); i++) {
-        to_bytes(l->pictures + (size_t)slots[i] * picture_bytes(l),
-                 (const float *)image.data + (size_t)i * picture_bytes(l), picture_bytes(l));
-        l->picture_id[slots[i]] = l->id[slots[i]];
-        l->picture_stage[slots[i]] = (uint8_t)stage;
-    }
-    l->counts.decoder += n;
-    kac_arena_release(&l->c->scratch, mark);
-    return KAC_OK;
-}
-
-static bool has_picture(const kac_latent *l, int slot, kac_stage stage) {
-    return l->picture_id[slot] == l->id[slot] && l->picture_stage[slot] == stage;
-}
-
-kac_status kac_latent_pictures(kac_latent *l, const int *slots, int n, kac_stage stage, const uint8_t **out) {
-    const double start_ms = kac_now_ms();
-    int n_new = 0;
-    for (int i = 0; i < n; i++)
-        if (!has_picture(l, slots[i], stage) && find_state(l, l->list, n_new, l->id[slots[i]]) < 0)
-            l->list[n_new++] = slots[i];
-    for (int i = 0; i < n_new; i += l->o.batch)
-        KAC_TRY(decode_batch(l, l->list + i, KAC_MIN(l->o.batch, n_new - i), stage));
-    for (int i = 0; i < n; i++) {
-        uint8_t *picture = l->pictures + (size_t)slots[i] * picture_bytes(l);
-        if (!has_picture(l, slots[i], stage) && !is_plan(l)) {
-            const int source = find_state(l, l->list, n_new, l->id[slots[i]]);
-            memcpy(picture, l->pictures + (size_t)source * picture_bytes(l), picture_bytes(l));
-            l->picture_id[slots[i]] = l->id[slots[i]];
-            l->picture_stage[slots[i]] = (uint8_t)stage;
-        }
-        out[i] = picture;
-    }
-    l->counts.decoder_ms += kac_now_ms() - start_ms;
     return KAC_OK;
 }
 
@@ -403,7 +289,7 @@ static kac_status take_states(kac_latent *l) {
     KAC_TRY(kac_take_make(&l->out, run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
     KAC_TRY(kac_take_make(&l->x0, run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
     if (l->solver->history) KAC_TRY(kac_take_make(&l->prev, run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
-    l->pictures = kac_arena_take(run, (size_t)l->n_slots * picture_bytes(l));
+    l->pictures = kac_arena_take(run, (size_t)l->n_slots * kac_latent_picture_bytes(l));
     return l->pictures == NULL ? KAC_E_MEMORY : KAC_OK;
 }
 
