@@ -1,8 +1,8 @@
 #include "info.h"
-#include "io/safetensors.h"
+#include "io/weights.h"
 #include <string.h>
 
-static double count(const kac_st_entry *e) {
+static double count(const kac_weights_entry *e) {
     double n = 1;
     for (int i = 0; i < KAC_MIN(e->rank, KAC_MAX_RANK); i++) n *= (double)e->shape[i];
     return n;
@@ -11,9 +11,9 @@ static double count(const kac_st_entry *e) {
 /* parameters, bytes, dtypes of the weights in a folder; nothing when it holds none. */
 static kac_status add_weights(cJSON *row, const char *dir) {
     const char *const stems[] = {"diffusion_pytorch_model", "model"};
-    kac_st st = {0};
+    kac_weights st = {0};
     kac_status s = KAC_E_IO;
-    for (int i = 0; i < KAC_COUNT_OF(stems) && s == KAC_E_IO; i++) s = kac_st_open_dir(&st, dir, stems[i]);
+    for (int i = 0; i < KAC_COUNT_OF(stems) && s == KAC_E_IO; i++) s = kac_weights_open_dir(&st, dir, stems[i]);
     if (s != KAC_OK) return s;
     double parameters = 0, bytes = 0;
     const char *dtype = NULL;
@@ -28,7 +28,7 @@ static kac_status add_weights(cJSON *row, const char *dir) {
     cJSON_AddNumberToObject(row, "parameters", parameters);
     cJSON_AddNumberToObject(row, "bytes", bytes);
     cJSON_AddStringToObject(row, "dtype", dtype == NULL ? "none" : dtype);
-    kac_st_close(&st);
+    kac_weights_close(&st);
     return KAC_OK;
 }
 
@@ -118,14 +118,14 @@ kac_status kac_info_component(cJSON *d, const char *dir) {
 }
 
 kac_status kac_info_safetensors(cJSON *d, const char *path) {
-    kac_st st = {0};
-    KAC_TRY(kac_st_open(&st, path));
+    kac_weights st = {0};
+    KAC_TRY(kac_weights_open(&st, path));
     cJSON_AddStringToObject(d, "kind", "safetensors");
     cJSON_AddStringToObject(d, "path", path);
     double parameters = 0, bytes = 0;
     cJSON *rows = cJSON_CreateArray();
     for (int i = 0; i < st.n_entries; i++) {
-        const kac_st_entry *e = &st.entries[i];
+        const kac_weights_entry *e = &st.entries[i];
         parameters += count(e);
         bytes += (double)e->n_bytes;
         cJSON *row = cJSON_CreateObject();
@@ -142,6 +142,6 @@ kac_status kac_info_safetensors(cJSON *d, const char *path) {
     const cJSON *metadata = cJSON_GetObjectItemCaseSensitive(st.files[0].header.root, "__metadata__");
     if (metadata != NULL) cJSON_AddItemToObject(d, "metadata", cJSON_Duplicate(metadata, true));
     cJSON_AddItemToObject(d, "tensors", rows);
-    kac_st_close(&st);
+    kac_weights_close(&st);
     return KAC_OK;
 }

@@ -1,4 +1,5 @@
 #include "io/safetensors_header.h"
+#include "io/safetensors.h"
 #include "io/utf8.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,32 +23,20 @@ static const struct {
 #undef OWN_DTYPE
 };
 
-const char *kac_st_shown(const char *name, char buffer[96]) {
-    size_t n = 0;
-    for (; name[n] != 0 && n < 92; n++) buffer[n] = (unsigned char)name[n] < 32 || name[n] == 127 ? '?' : name[n];
-    if (name[n] != 0) {
-        while (n > 0 && ((unsigned char)name[n] & 0xC0) == 0x80) n--; /* do not cut a character */
-        memcpy(buffer + n, "...", 3);
-        n += 3;
-    }
-    buffer[n] = 0;
-    return buffer;
-}
-
 #define TENSOR_FAIL(status, ...) tensor_fail(f, e->name, (status), __VA_ARGS__)
 
-__attribute__((format(printf, 4, 5))) static kac_status tensor_fail(const kac_st_file *f, const char *name,
+__attribute__((format(printf, 4, 5))) static kac_status tensor_fail(const kac_weights_file *f, const char *name,
                                                                     kac_status status, const char *format, ...) {
     char text[256], shown[96];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    return KAC_FAIL(status, "%s: tensor \"%s\": %s", f->path, kac_st_shown(name, shown), text);
+    return KAC_FAIL(status, "%s: tensor \"%s\": %s", f->path, kac_weights_shown(name, shown), text);
 }
 
 /* Files that people mistake for safetensors. */
-static kac_status refuse_other_kind(const kac_st_file *f) {
+static kac_status refuse_other_kind(const kac_weights_file *f) {
     const char *s = (const char *)f->map.data;
     const size_t n = f->map.n;
     if (n >= 4 && memcmp(s, "PK\3\4", 4) == 0)
@@ -69,7 +58,7 @@ static bool whole(const cJSON *item, int64_t *out) {
     return (double)*out == item->valuedouble;
 }
 
-static kac_status read_dtype(const kac_st_file *f, const cJSON *item, kac_st_entry *e, int *bits) {
+static kac_status read_dtype(const kac_weights_file *f, const cJSON *item, kac_weights_entry *e, int *bits) {
     if (!cJSON_IsString(item)) return TENSOR_FAIL(KAC_E_FORMAT, "dtype must be a text");
     e->dtype_name = item->valuestring;
     e->dtype = -1;
@@ -85,10 +74,11 @@ static kac_status read_dtype(const kac_st_file *f, const cJSON *item, kac_st_ent
         return KAC_OK;
     }
     char shown[96];
-    return TENSOR_FAIL(KAC_E_FORMAT, "unknown dtype \"%s\"", kac_st_shown(e->dtype_name, shown));
+    return TENSOR_FAIL(KAC_E_FORMAT, "unknown dtype \"%s\"", kac_weights_shown(e->dtype_name, shown));
 }
 
-static kac_status read_shape(const kac_st_file *f, const cJSON *list, kac_st_entry *e, int bits, int64_t *n_bytes) {
+static kac_status read_shape(const kac_weights_file *f, const cJSON *list, kac_weights_entry *e, int bits,
+                             int64_t *n_bytes) {
     if (!cJSON_IsArray(list)) return TENSOR_FAIL(KAC_E_FORMAT, "shape must be a list of sizes");
     int64_t n_bits = bits;
     bool overflow = false;
@@ -107,7 +97,7 @@ static kac_status read_shape(const kac_st_file *f, const cJSON *list, kac_st_ent
     return KAC_OK;
 }
 
-static kac_status read_offsets(const kac_st_file *f, const cJSON *list, kac_st_entry *e, const uint8_t *data,
+static kac_status read_offsets(const kac_weights_file *f, const cJSON *list, kac_weights_entry *e, const uint8_t *data,
                                int64_t n_data, int64_t n_bytes) {
     int64_t begin, end;
     if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) != 2 || !whole(list->child, &begin) ||
@@ -124,7 +114,7 @@ static kac_status read_offsets(const kac_st_file *f, const cJSON *list, kac_st_e
     return KAC_OK;
 }
 
-static kac_status read_entry(const kac_st_file *f, const cJSON *info, kac_st_entry *e, const uint8_t *data,
+static kac_status read_entry(const kac_weights_file *f, const cJSON *info, kac_weights_entry *e, const uint8_t *data,
                              size_t n_data) {
     e->name = info->string;
     if (!cJSON_IsObject(info)) return TENSOR_FAIL(KAC_E_FORMAT, "must be an object");
@@ -147,30 +137,31 @@ static kac_status read_entry(const kac_st_file *f, const cJSON *info, kac_st_ent
     return read_offsets(f, offsets, e, data, (int64_t)n_data, n_bytes);
 }
 
-static kac_status check_metadata(const kac_st_file *f, const cJSON *metadata) {
+static kac_status check_metadata(const kac_weights_file *f, const cJSON *metadata) {
     if (!cJSON_IsObject(metadata)) return KAC_FAIL(KAC_E_FORMAT, "%s: __metadata__ must be an object", f->path);
     const cJSON *item;
     cJSON_ArrayForEach(item, metadata) {
         char shown[96];
         if (!cJSON_IsString(item))
             return KAC_FAIL(KAC_E_FORMAT, "%s: __metadata__ \"%s\" must be a text", f->path,
-                            kac_st_shown(item->string, shown));
+                            kac_weights_shown(item->string, shown));
     }
     return KAC_OK;
 }
 
 static int by_place(const void *pa, const void *pb) {
-    const kac_st_entry *a = pa, *b = pb;
+    const kac_weights_entry *a = pa, *b = pb;
     if (a->data != b->data) return a->data < b->data ? -1 : 1;
     return a->n_bytes < b->n_bytes ? -1 : a->n_bytes > b->n_bytes;
 }
 
 /* No gaps, no overlaps, nothing after the last one: what the reference library demands. */
-static kac_status check_cover(const kac_st_file *f, kac_st_entry *entries, int n, const uint8_t *data, size_t n_data) {
+static kac_status check_cover(const kac_weights_file *f, kac_weights_entry *entries, int n, const uint8_t *data,
+                              size_t n_data) {
     qsort(entries, (size_t)n, sizeof(*entries), by_place);
     const uint8_t *at = data;
     for (int i = 0; i < n; i++) {
-        const kac_st_entry *e = &entries[i];
+        const kac_weights_entry *e = &entries[i];
         if (e->data != at)
             return TENSOR_FAIL(KAC_E_FORMAT,
                                e->data < at ? "overlaps the one before it" : "unused bytes lie before it");
@@ -182,8 +173,8 @@ static kac_status check_cover(const kac_st_file *f, kac_st_entry *entries, int n
     return KAC_OK;
 }
 
-static kac_status read_entries(const kac_st_file *f, kac_st_entry *entries, int *n_entries, const uint8_t *data,
-                               size_t n_data) {
+static kac_status read_entries(const kac_weights_file *f, kac_weights_entry *entries, int *n_entries,
+                               const uint8_t *data, size_t n_data) {
     const cJSON *item, *metadata = NULL;
     int n = 0;
     cJSON_ArrayForEach(item, f->header.root) {
@@ -200,7 +191,7 @@ static kac_status read_entries(const kac_st_file *f, kac_st_entry *entries, int 
     return check_cover(f, entries, n, data, n_data);
 }
 
-kac_status kac_st_header_read(kac_st_file *f, kac_st_entry **entries, int *n_entries) {
+kac_status kac_st_header_read(kac_weights_file *f, kac_weights_entry **entries, int *n_entries) {
     *entries = NULL;
     *n_entries = 0;
     KAC_TRY(refuse_other_kind(f));

@@ -1,6 +1,7 @@
 #include "base/staged.h"
-#include "io/safetensors_header.h"
+#include "io/safetensors.h"
 #include "io/utf8.h"
+#include "io/weights.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,16 +31,16 @@ static kac_status check_items(const char *path, const kac_st_item **sorted, int 
         char shown[96];
         const kac_st_item *it = sorted[i];
         if (!kac_utf8_valid(it->name, strlen(it->name)) || strcmp(it->name, "__metadata__") == 0)
-            return KAC_FAIL(KAC_E_USAGE, "%s: \"%s\" cannot name a tensor", path, kac_st_shown(it->name, shown));
+            return KAC_FAIL(KAC_E_USAGE, "%s: \"%s\" cannot name a tensor", path, kac_weights_shown(it->name, shown));
         if (!kac_tensor_contiguous(it->tensor))
-            return KAC_FAIL(KAC_E_USAGE, "%s: tensor \"%s\" has gaps", path, kac_st_shown(it->name, shown));
+            return KAC_FAIL(KAC_E_USAGE, "%s: tensor \"%s\" has gaps", path, kac_weights_shown(it->name, shown));
     }
     qsort(sorted, (size_t)n, sizeof(*sorted), by_name);
     for (int i = 1; i < n; i++) {
         char shown[96];
         if (strcmp(sorted[i - 1]->name, sorted[i]->name) == 0)
             return KAC_FAIL(KAC_E_USAGE, "%s: two tensors are named \"%s\"", path,
-                            kac_st_shown(sorted[i]->name, shown));
+                            kac_weights_shown(sorted[i]->name, shown));
     }
     return KAC_OK;
 }

@@ -2,6 +2,7 @@
 #ifndef KAC_CLIP_H
 #define KAC_CLIP_H
 
+#include "model/source.h"
 #include "tensor/ops.h"
 
 typedef struct kac_clip_tower_config {
@@ -23,9 +24,12 @@ typedef struct kac_clip kac_clip;
 
 /* dir holds config.json and the weights. The structure is on the heap (kac_clip_free), the weights in c->model. */
 kac_status kac_clip_load(kac_clip **out, kac_ctx *c, const char *dir);
+/* The same from any source. */
+kac_status kac_clip_load_from(kac_clip **out, kac_ctx *c, const kac_source *source);
 void kac_clip_free(kac_clip *m); /* NULL allowed */
 const kac_clip_config *kac_clip_config_of(const kac_clip *m);
 kac_status kac_clip_config_load(kac_clip_config *cfg, const char *dir);
+kac_status kac_clip_config_read(kac_clip_config *cfg, const kac_json *config);
 
 typedef struct kac_clip_text_out {
     kac_tensor hidden; /* [N, T, D] c->dtype: last_hidden_state; with clip_skip = k ≥ 1 hidden_states[-(k + 1)] after

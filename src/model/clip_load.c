@@ -67,7 +67,7 @@ static bool has_architecture(const kac_json *j, const char *name) {
     return false;
 }
 
-static kac_status read_config(kac_clip_config *cfg, const kac_json *j) {
+kac_status kac_clip_config_read(kac_clip_config *cfg, const kac_json *j) {
     *cfg = (kac_clip_config){.has_text = true,
                              .text = {512, 2048, 12, 8, KAC_ACT_QUICK_GELU, 1e-5},
                              .vision = {768, 3072, 12, 12, KAC_ACT_QUICK_GELU, 1e-5},
@@ -99,7 +99,7 @@ static kac_status read_config(kac_clip_config *cfg, const kac_json *j) {
 kac_status kac_clip_config_load(kac_clip_config *cfg, const char *dir) {
     kac_json j;
     KAC_TRY(kac_config_open(&j, dir));
-    const kac_status s = read_config(cfg, &j);
+    const kac_status s = kac_clip_config_read(cfg, &j);
     kac_json_free(&j);
     return s;
 }
@@ -186,25 +186,30 @@ static kac_status load_vision(kac_clip *m, const kac_loader *l) {
     double log_scale = 0;
     KAC_TRY(kac_loader_number(l, &log_scale, "logit_scale"));
     cfg->logit_scale = exp(log_scale);
-    return isfinite(cfg->logit_scale) ? KAC_OK : KAC_FAIL(KAC_E_NONFINITE, "%s: logit_scale is not finite", l->dir);
+    return isfinite(cfg->logit_scale) ? KAC_OK : KAC_FAIL(KAC_E_NONFINITE, "%s: logit_scale is not finite", l->path);
 }
 
-kac_status kac_clip_load(kac_clip **out, kac_ctx *c, const char *dir) {
+kac_status kac_clip_load_from(kac_clip **out, kac_ctx *c, const kac_source *source) {
     *out = NULL;
     kac_clip *m = kac_alloc(sizeof *m);
     if (m == NULL) return KAC_E_MEMORY;
-    kac_loader l = {0};
-    kac_status s = kac_clip_config_load(&m->cfg, dir);
-    if (s == KAC_OK) s = kac_loader_open(&l, c, dir, "model");
-    if (s == KAC_OK) {
-        s = load_text(m, &l);
-        if (s == KAC_OK && m->cfg.has_vision) s = load_vision(m, &l);
-        kac_loader_close(&l);
-    }
+    const kac_loader l = {.c = c, .weights = &source->weights, .path = source->path};
+    kac_status s = kac_clip_config_read(&m->cfg, &source->config);
+    if (s == KAC_OK) s = load_text(m, &l);
+    if (s == KAC_OK && m->cfg.has_vision) s = load_vision(m, &l);
     if (s == KAC_OK)
         *out = m;
     else
         kac_clip_free(m);
+    return s;
+}
+
+kac_status kac_clip_load(kac_clip **out, kac_ctx *c, const char *dir) {
+    kac_source source;
+    *out = NULL;
+    KAC_TRY(kac_source_open_dir(&source, dir, "model"));
+    const kac_status s = kac_clip_load_from(out, c, &source);
+    kac_source_close(&source);
     return s;
 }
 

@@ -7,6 +7,7 @@
 #ifndef KAC_CODEC_H
 #define KAC_CODEC_H
 
+#include "model/source.h"
 #include "tensor/ops.h"
 
 enum { KAC_CODEC_MAX_BLOCKS = 8, KAC_CODEC_MAX_LATENT = 64, KAC_CODEC_MAX_WHOLE = 1 << 28 };
@@ -31,9 +32,12 @@ typedef struct kac_codec_config {
 typedef struct kac_codec kac_codec;
 
 kac_status kac_codec_load(kac_codec **out, kac_ctx *c, const char *dir);
+/* The same from any source. */
+kac_status kac_codec_load_from(kac_codec **out, kac_ctx *c, const kac_source *source);
 void kac_codec_free(kac_codec *v); /* NULL allowed */
 const kac_codec_config *kac_codec_config_of(const kac_codec *v);
 kac_status kac_codec_config_load(kac_codec_config *cfg, const char *dir);
+kac_status kac_codec_config_read(kac_codec_config *cfg, const kac_json *config);
 
 /* image [N, h·factor, w·factor, out_channels] f32, nominally in [−1, 1], not clamped ({0}: taken from c->scratch); z
  * [N, h, w, latent_channels] f32 or c->dtype. Images are decoded one batch at a time: callers bound N by memory. */

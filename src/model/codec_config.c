@@ -124,7 +124,7 @@ static kac_status read_tiny(kac_codec_config *cfg, const kac_json *j) {
     return KAC_OK;
 }
 
-static kac_status read_class(kac_codec_config *cfg, const kac_json *j) {
+kac_status kac_codec_config_read(kac_codec_config *cfg, const kac_json *j) {
     const char *name = NULL;
     KAC_TRY(kac_json_text(j, j->root, "_class_name", &name));
     if (name == NULL)
@@ -137,7 +137,7 @@ static kac_status read_class(kac_codec_config *cfg, const kac_json *j) {
 kac_status kac_codec_config_load(kac_codec_config *cfg, const char *dir) {
     kac_json j;
     KAC_TRY(kac_config_open(&j, dir));
-    const kac_status s = read_class(cfg, &j);
+    const kac_status s = kac_codec_config_read(cfg, &j);
     kac_json_free(&j);
     return s;
 }

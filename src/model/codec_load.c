@@ -130,22 +130,27 @@ static kac_status load_constants(kac_codec *v, const kac_loader *l) {
     return kac_loader_constant(l, &v->unlatent_shift, value[6], cfg->latent_channels);
 }
 
-kac_status kac_codec_load(kac_codec **out, kac_ctx *c, const char *dir) {
+kac_status kac_codec_load_from(kac_codec **out, kac_ctx *c, const kac_source *source) {
     *out = NULL;
     kac_codec *v = kac_alloc(sizeof *v);
     if (v == NULL) return KAC_E_MEMORY;
-    kac_loader l = {0};
-    kac_status s = kac_codec_config_load(&v->cfg, dir);
-    if (s == KAC_OK) s = kac_loader_open(&l, c, dir, "diffusion_pytorch_model");
-    if (s == KAC_OK) {
-        s = v->cfg.tiny ? load_tiny(v, &l) : load_kl(v, &l);
-        if (s == KAC_OK) s = load_constants(v, &l);
-        kac_loader_close(&l);
-    }
+    const kac_loader l = {.c = c, .weights = &source->weights, .path = source->path};
+    kac_status s = kac_codec_config_read(&v->cfg, &source->config);
+    if (s == KAC_OK) s = v->cfg.tiny ? load_tiny(v, &l) : load_kl(v, &l);
+    if (s == KAC_OK) s = load_constants(v, &l);
     if (s == KAC_OK)
         *out = v;
     else
         kac_codec_free(v);
+    return s;
+}
+
+kac_status kac_codec_load(kac_codec **out, kac_ctx *c, const char *dir) {
+    kac_source source;
+    *out = NULL;
+    KAC_TRY(kac_source_open_dir(&source, dir, "diffusion_pytorch_model"));
+    const kac_status s = kac_codec_load_from(out, c, &source);
+    kac_source_close(&source);
     return s;
 }
 

@@ -10,6 +10,7 @@
 #ifndef KAC_UNET_H
 #define KAC_UNET_H
 
+#include "model/source.h"
 #include "tensor/ops.h"
 
 enum { KAC_UNET_MAX_BLOCKS = 8, KAC_UNET_MAX_LAYERS = 8, KAC_UNET_MAX_BATCH = 1024 };
@@ -57,10 +58,13 @@ typedef struct kac_unet_cond kac_unet_cond;
  * kac_unet_free). KAC_E_IO for missing files, KAC_E_FORMAT for wrong types, KAC_E_UNSUPPORTED naming key and value,
  * KAC_E_SHAPE naming the tensor. */
 kac_status kac_unet_load(kac_unet **out, kac_ctx *c, const char *dir);
+/* The same from any source. */
+kac_status kac_unet_load_from(kac_unet **out, kac_ctx *c, const kac_source *source);
 void kac_unet_free(kac_unet *u); /* NULL allowed */
 const kac_unet_config *kac_unet_config_of(const kac_unet *u);
 /* dir/config.json alone: what `info` and `--plan` read before any weight. */
 kac_status kac_unet_config_load(kac_unet_config *cfg, const char *dir);
+kac_status kac_unet_config_read(kac_unet_config *cfg, const kac_json *config);
 
 /* What a network reads beside the states and the timestep, for P prompts. */
 typedef struct kac_unet_inputs {

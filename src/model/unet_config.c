@@ -232,7 +232,7 @@ static kac_status read_unconditional(kac_unet_config *cfg, const kac_json *j) {
     return sampler_type(j, "upsample_type", &cfg->resnet_samplers_up);
 }
 
-static kac_status read_class(kac_unet_config *cfg, const kac_json *j) {
+kac_status kac_unet_config_read(kac_unet_config *cfg, const kac_json *j) {
     const char *name = NULL;
     KAC_TRY(kac_json_text(j, j->root, "_class_name", &name));
     if (name == NULL) return KAC_FAIL(KAC_E_FORMAT, "%s lacks \"_class_name\": is this the folder of a UNet?", j->name);
@@ -245,7 +245,7 @@ static kac_status read_class(kac_unet_config *cfg, const kac_json *j) {
 kac_status kac_unet_config_load(kac_unet_config *cfg, const char *dir) {
     kac_json j;
     KAC_TRY(kac_config_open(&j, dir));
-    const kac_status s = read_class(cfg, &j);
+    const kac_status s = kac_unet_config_read(cfg, &j);
     kac_json_free(&j);
     return s;
 }

@@ -135,21 +135,26 @@ static kac_status load_all(kac_unet *u, const kac_loader *l) {
                             1, -1, true);
 }
 
-kac_status kac_unet_load(kac_unet **out, kac_ctx *c, const char *dir) {
+kac_status kac_unet_load_from(kac_unet **out, kac_ctx *c, const kac_source *source) {
     *out = NULL;
     kac_unet *u = kac_alloc(sizeof *u);
     if (u == NULL) return KAC_E_MEMORY;
-    kac_loader l = {0};
-    kac_status s = kac_unet_config_load(&u->cfg, dir);
-    if (s == KAC_OK) s = kac_loader_open(&l, c, dir, "diffusion_pytorch_model");
-    if (s == KAC_OK) {
-        s = load_all(u, &l);
-        kac_loader_close(&l);
-    }
+    const kac_loader l = {.c = c, .weights = &source->weights, .path = source->path};
+    kac_status s = kac_unet_config_read(&u->cfg, &source->config);
+    if (s == KAC_OK) s = load_all(u, &l);
     if (s == KAC_OK)
         *out = u;
     else
         kac_unet_free(u);
+    return s;
+}
+
+kac_status kac_unet_load(kac_unet **out, kac_ctx *c, const char *dir) {
+    kac_source source;
+    *out = NULL;
+    KAC_TRY(kac_source_open_dir(&source, dir, "diffusion_pytorch_model"));
+    const kac_status s = kac_unet_load_from(out, c, &source);
+    kac_source_close(&source);
     return s;
 }
 

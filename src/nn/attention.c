@@ -17,7 +17,7 @@ kac_status kac_nn_attention_load(const kac_loader *l, kac_nn_attention *m, kac_p
                                  int64_t groups, double eps, double out_scale) {
     if (head_dim < 1 || n % head_dim != 0)
         return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: attention_head_dim %lld does not divide the %lld channels of %s",
-                        l->dir, (long long)head_dim, (long long)n, path.s);
+                        l->path, (long long)head_dim, (long long)n, path.s);
     m->path = path;
     m->heads = n / head_dim;
     m->out_scale = out_scale;
@@ -98,7 +98,7 @@ kac_status kac_nn_transformer_load(const kac_loader *l, kac_nn_transformer *m, k
                                    int *n_kv) {
     if (o.heads < 1 || o.n % o.heads != 0)
         return KAC_FAIL(KAC_E_UNSUPPORTED,
-                        "%s: %lld heads (the key attention_head_dim) do not divide the %lld channels of %s", l->dir,
+                        "%s: %lld heads (the key attention_head_dim) do not divide the %lld channels of %s", l->path,
                         (long long)o.heads, (long long)o.n, path.s);
     m->path = path;
     m->heads = o.heads;

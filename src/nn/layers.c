@@ -29,7 +29,7 @@ static kac_status stack_rows(const kac_loader *l, kac_tensor *stack, char **owne
             *stack = kac_tensor_of(*owned, part.dtype, rank, whole);
         } else if (part.dtype != stack->dtype) {
             return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: %s.%s is %s, its neighbours are %s; convert the file to one dtype",
-                            l->dir, path[i].s, suffix, kac_dtype_name(part.dtype), kac_dtype_name(stack->dtype));
+                            l->path, path[i].s, suffix, kac_dtype_name(part.dtype), kac_dtype_name(stack->dtype));
         }
         if (!l->c->model.counting) memcpy(*owned + (size_t)i * n_bytes, part.data, n_bytes);
     }
@@ -91,7 +91,7 @@ static kac_status load_norm(const kac_loader *l, kac_nn_norm *m, const char *pat
 kac_status kac_nn_group_norm_load(const kac_loader *l, kac_nn_norm *m, const char *path, int64_t n, int64_t groups,
                                   double eps) {
     if (groups < 1 || n % groups != 0)
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: norm_num_groups %lld does not divide the %lld channels of %s", l->dir,
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: norm_num_groups %lld does not divide the %lld channels of %s", l->path,
                         (long long)groups, (long long)n, path);
     m->groups = (int)groups;
     return load_norm(l, m, path, n, eps);

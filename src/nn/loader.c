@@ -1,6 +1,5 @@
 #include "nn/loader.h"
 
-#include "io/safetensors.h"
 #include "tensor/convert.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,22 +15,8 @@ kac_path kac_path_of(const char *format, ...) {
     return p;
 }
 
-kac_status kac_loader_open(kac_loader *l, kac_ctx *c, const char *dir, const char *stem) {
-    *l = (kac_loader){.c = c, .st = kac_alloc(sizeof(kac_st)), .dir = kac_strdup(dir)};
-    kac_status s = l->st == NULL || l->dir == NULL ? KAC_E_MEMORY : kac_st_open_dir(l->st, dir, stem);
-    if (s != KAC_OK) kac_loader_close(l);
-    return s;
-}
-
-void kac_loader_close(kac_loader *l) {
-    if (l->st != NULL) kac_st_close(l->st);
-    kac_free(l->st);
-    kac_free(l->dir);
-    *l = (kac_loader){0};
-}
-
 bool kac_loader_has(const kac_loader *l, const char *name) {
-    return kac_st_entry_of(l->st, name) != NULL;
+    return kac_weights_entry_of(l->weights, name) != NULL;
 }
 
 static void shape_text(char *buffer, size_t n_buffer, int rank, const int64_t *shape) {
@@ -54,16 +39,16 @@ static bool same_shape(const kac_tensor *t, int rank, const int64_t *shape) {
 
 kac_status kac_loader_get(const kac_loader *l, kac_tensor *t, const char *name, int rank, const int64_t *shape) {
     if (!kac_loader_has(l, name))
-        return KAC_FAIL(KAC_E_FORMAT, "%s: the weights lack %s, which config.json implies", l->dir, name);
-    KAC_TRY(kac_st_find(l->st, name, t));
+        return KAC_FAIL(KAC_E_FORMAT, "%s: the weights lack %s, which its config implies", l->path, name);
+    KAC_TRY(kac_weights_find(l->weights, name, t));
     if (!same_shape(t, rank, shape)) {
         char have[96], want[96];
         shape_text(have, sizeof have, t->rank, t->shape);
         shape_text(want, sizeof want, rank, shape);
-        return KAC_FAIL(KAC_E_SHAPE, "%s: %s is %s, config.json implies %s", l->dir, name, have, want);
+        return KAC_FAIL(KAC_E_SHAPE, "%s: %s is %s, its config implies %s", l->path, name, have, want);
     }
     if (t->dtype != KAC_F32 && t->dtype != KAC_F16 && t->dtype != KAC_BF16 && t->dtype != KAC_F64)
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: %s is %s; weights must be F32, F16, BF16 or F64", l->dir, name,
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: %s is %s; weights must be F32, F16, BF16 or F64", l->path, name,
                         kac_dtype_name(t->dtype));
     *t = kac_tensor_of(t->data, t->dtype, rank, shape);
     return KAC_OK;
@@ -79,8 +64,8 @@ kac_status kac_loader_table(const kac_loader *l, kac_tensor *out, kac_dtype as, 
 
 kac_status kac_loader_number(const kac_loader *l, double *out, const char *name) {
     kac_tensor t;
-    KAC_TRY(kac_st_find(l->st, name, &t));
-    if (kac_tensor_count(t) != 1) return KAC_FAIL(KAC_E_SHAPE, "%s: %s must be one number", l->dir, name);
+    KAC_TRY(kac_weights_find(l->weights, name, &t));
+    if (kac_tensor_count(t) != 1) return KAC_FAIL(KAC_E_SHAPE, "%s: %s must be one number", l->path, name);
     *out = kac_element_load(t.data, t.dtype, 0);
     return KAC_OK;
 }

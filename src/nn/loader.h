@@ -1,8 +1,8 @@
-/* Weights of one network from a folder: found by name, checked against the shape the config implies, packed into the
- * model arena. */
+/* Weights of one network: found by name, checked against the shape the config implies, packed into the model arena. */
 #ifndef KAC_LOADER_H
 #define KAC_LOADER_H
 
+#include "io/weights.h"
 #include "tensor/ops.h"
 
 enum { KAC_PATH_MAX = 128 };
@@ -13,17 +13,12 @@ typedef struct kac_path {
 } kac_path;
 kac_path kac_path_of(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-struct kac_st;
-
+/* Where layers find their tensors; everything is borrowed. */
 typedef struct kac_loader {
     kac_ctx *c;
-    struct kac_st *st;
-    char *dir; /* for messages */
+    const kac_weights *weights;
+    const char *path; /* for messages */
 } kac_loader;
-
-/* Opens dir's weights; stem is "diffusion_pytorch_model" or "model". KAC_E_IO, KAC_E_FORMAT. */
-kac_status kac_loader_open(kac_loader *l, kac_ctx *c, const char *dir, const char *stem);
-void kac_loader_close(kac_loader *l);
 
 bool kac_loader_has(const kac_loader *l, const char *name);
 /* The tensor as it lies in the file (host memory, its dtype), of exactly the wanted shape; [o, i] and [o, i, 1, 1]

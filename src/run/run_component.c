@@ -1,6 +1,7 @@
 #include "run/run_component.h"
 
 #include "io/safetensors.h"
+#include "io/weights.h"
 #include "model/clip.h"
 #include "model/codec.h"
 #include "model/unet.h"
@@ -20,7 +21,7 @@ typedef struct tap_list {
 typedef struct job {
     const kac_run_component_args *a;
     kac_ctx c;
-    kac_st in;
+    kac_weights in;
     char *dir; /* of the component */
     kac_st_item outputs[MAX_OUTPUTS];
     int n_outputs;
@@ -34,10 +35,10 @@ static bool is_float(kac_dtype d) {
 }
 
 static kac_status find_input(const job *j, const char *name, int rank, kac_tensor *t) {
-    if (kac_st_entry_of(&j->in, name) == NULL)
+    if (kac_weights_entry_of(&j->in, name) == NULL)
         return KAC_FAIL(KAC_E_USAGE, "%s lacks the tensor \"%s\", which %s reads", j->a->in_path, name,
                         j->a->component);
-    KAC_TRY(kac_st_find(&j->in, name, t));
+    KAC_TRY(kac_weights_find(&j->in, name, t));
     if (rank >= 0 && t->rank != rank)
         return KAC_FAIL(KAC_E_SHAPE, "%s: \"%s\" has rank %d, %s wants rank %d", j->a->in_path, name, t->rank,
                         j->a->component, rank);
@@ -335,9 +336,9 @@ kac_status kac_run_component(const kac_run_component_args *a) {
         if (strcmp(components[i].name, a->component) != 0) continue;
         job j = {.a = a};
         kac_status s = find_dir(&j, components[i].folder);
-        if (s == KAC_OK) s = kac_st_open(&j.in, a->in_path);
+        if (s == KAC_OK) s = kac_weights_open(&j.in, a->in_path);
         if (s == KAC_OK) s = run_with_input(&j, components[i].run);
-        kac_st_close(&j.in);
+        kac_weights_close(&j.in);
         kac_free(j.dir);
         return s;
     }

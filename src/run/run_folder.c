@@ -1,5 +1,6 @@
 #include "run/run_folder.h"
 #include "io/safetensors.h"
+#include "io/weights.h"
 #include "report/report.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -172,14 +173,14 @@ kac_status kac_run_folder_checkpoint(kac_run_folder *f, int i_step, const kac_bl
     return s;
 }
 
-static kac_status fill_blobs(const kac_st *st, int *i_step, const kac_blob *blobs, int n) {
-    const char *next = kac_st_metadata(st, "next_step");
+static kac_status fill_blobs(const kac_weights *st, int *i_step, const kac_blob *blobs, int n) {
+    const char *next = kac_weights_metadata(st, "next_step");
     char *end;
     const long step = next == NULL ? -1 : strtol(next, &end, 10);
     if (step < 0 || step > 1000000 || *end != '\0') return KAC_FAIL(KAC_E_FORMAT, "%s names no step", st->path);
     for (int i = 0; i < n; i++) {
         kac_tensor t;
-        KAC_TRY(kac_st_find(st, blobs[i].name, &t));
+        KAC_TRY(kac_weights_find(st, blobs[i].name, &t));
         if (kac_tensor_bytes(t) != blobs[i].n_bytes)
             return KAC_FAIL(KAC_E_FORMAT, "%s: %s has %zu bytes, this run wants %zu", st->path, blobs[i].name,
                             kac_tensor_bytes(t), blobs[i].n_bytes);
@@ -195,11 +196,11 @@ kac_status kac_run_folder_restore(kac_run_folder *f, int *i_step, const kac_blob
     if (path == NULL) return KAC_E_MEMORY;
     kac_status s = KAC_OK;
     if (kac_file_exists(path)) {
-        kac_st st;
-        s = kac_st_open(&st, path);
+        kac_weights st;
+        s = kac_weights_open(&st, path);
         if (s == KAC_OK) {
             s = fill_blobs(&st, i_step, blobs, n);
-            kac_st_close(&st);
+            kac_weights_close(&st);
         }
     }
     kac_free(path);

@@ -1,6 +1,7 @@
 #include "run/run_scheduler.h"
 #include "base/base.h"
 #include "io/safetensors.h"
+#include "io/weights.h"
 #include <string.h>
 
 typedef struct loop {
@@ -46,14 +47,14 @@ static kac_status run_loop(loop *l) {
     return KAC_OK;
 }
 
-static kac_status find_inputs(loop *l, const kac_st *in, const char *path) {
-    KAC_TRY(kac_st_find(in, "sample", &l->sample));
+static kac_status find_inputs(loop *l, const kac_weights *in, const char *path) {
+    KAC_TRY(kac_weights_find(in, "sample", &l->sample));
     if (l->sample.dtype != KAC_F32 || l->sample.rank >= KAC_MAX_RANK)
         return KAC_FAIL(KAC_E_SHAPE, "%s: sample must be F32 with at most %d axes", path, KAC_MAX_RANK - 1);
     l->n = kac_tensor_count(l->sample);
     if (l->n == 0) return KAC_FAIL(KAC_E_SHAPE, "%s: sample has no elements", path);
-    if (kac_st_entry_of(in, "noise") == NULL) return KAC_OK;
-    KAC_TRY(kac_st_find(in, "noise", &l->noise));
+    if (kac_weights_entry_of(in, "noise") == NULL) return KAC_OK;
+    KAC_TRY(kac_weights_find(in, "noise", &l->noise));
     bool fits = l->noise.dtype == KAC_F32 && l->noise.rank == l->sample.rank + 1;
     for (int i = 0; fits && i < l->sample.rank; i++) fits = l->noise.shape[i + 1] == l->sample.shape[i];
     if (!fits) return KAC_FAIL(KAC_E_SHAPE, "%s: noise must be F32 with one axis before those of sample", path);
@@ -72,7 +73,7 @@ static kac_status write_results(const loop *l, const char *path) {
     return kac_st_write(path, items, KAC_COUNT_OF(items), NULL, 0);
 }
 
-static kac_status run_on_file(loop *l, const kac_st *in, const kac_run_scheduler_args *a) {
+static kac_status run_on_file(loop *l, const kac_weights *in, const kac_run_scheduler_args *a) {
     KAC_TRY(find_inputs(l, in, a->in_path));
     const size_t n = (size_t)l->n, n_steps = (size_t)l->solver->n_steps;
     if (n > SIZE_MAX / sizeof(float) / (n_steps + 5))
@@ -98,15 +99,15 @@ static kac_status run_on_file(loop *l, const kac_st *in, const kac_run_scheduler
 kac_status kac_run_scheduler(const kac_run_scheduler_args *a) {
     kac_schedule schedule;
     kac_solver solver = {0};
-    kac_st in = {0};
+    kac_weights in = {0};
     KAC_TRY(kac_schedule_load(&schedule, a->config_path));
     kac_status status = kac_solver_init(&solver, &schedule, &a->options);
-    if (status == KAC_OK) status = kac_st_open(&in, a->in_path);
+    if (status == KAC_OK) status = kac_weights_open(&in, a->in_path);
     if (status == KAC_OK) {
         loop l = {.solver = &solver};
         status = run_on_file(&l, &in, a);
     }
-    kac_st_close(&in);
+    kac_weights_close(&in);
     kac_solver_free(&solver);
     kac_schedule_free(&schedule);
     return status;

@@ -2,6 +2,7 @@
 #include "check.h"
 #include "io/image.h"
 #include "io/safetensors.h"
+#include "io/weights.h"
 #include "text/tokenizer.h"
 #include "util/temp.h"
 
@@ -9,18 +10,18 @@
  * left on disk. (Writing PNG is left out: stb loses its compressed rows then.) */
 
 static kac_status read_safetensors(void) {
-    kac_st s;
+    kac_weights s;
     kac_tensor x;
-    kac_status status = kac_st_open(&s, "tests/io/data/safetensors/golden.safetensors");
-    if (status == KAC_OK) status = kac_st_find(&s, "b", &x);
-    kac_st_close(&s);
+    kac_status status = kac_weights_open(&s, "tests/io/data/safetensors/golden.safetensors");
+    if (status == KAC_OK) status = kac_weights_find(&s, "b", &x);
+    kac_weights_close(&s);
     return status;
 }
 
 static kac_status read_shards(void) {
-    kac_st s;
-    const kac_status status = kac_st_open_dir(&s, temp_path("shards"), "model");
-    kac_st_close(&s);
+    kac_weights s;
+    const kac_status status = kac_weights_open_dir(&s, temp_path("shards"), "model");
+    kac_weights_close(&s);
     return status;
 }
 

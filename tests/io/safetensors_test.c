@@ -1,5 +1,6 @@
 #include "check.h"
 #include "io/safetensors.h"
+#include "io/weights.h"
 #include "util/temp.h"
 #include <signal.h>
 #include <stdlib.h>
@@ -17,23 +18,23 @@ static void test_reference(void) {
     int n = 0;
     cJSON_ArrayForEach(c, cJSON_GetObjectItem(expected.root, "cases")) {
         char *path = kac_path_join(DATA, cJSON_GetObjectItem(c, "file")->valuestring);
-        kac_st s;
+        kac_weights s;
         n++;
         if (!cJSON_IsTrue(cJSON_GetObjectItem(c, "accept"))) {
-            CHECK_FAILS(kac_st_open(&s, path), KAC_E_FORMAT, path);
+            CHECK_FAILS(kac_weights_open(&s, path), KAC_E_FORMAT, path);
             CHECK(s.n_files == 0 && s.entries == NULL);
-        } else if (CHECK_OK(kac_st_open(&s, path))) {
+        } else if (CHECK_OK(kac_weights_open(&s, path))) {
             const cJSON *tensors = cJSON_GetObjectItem(c, "tensors"), *t;
             CHECK(s.n_entries == cJSON_GetArraySize(tensors));
             cJSON_ArrayForEach(t, tensors) {
                 kac_tensor x;
                 const cJSON *shape = t->child->next->next;
-                if (!CHECK_OK(kac_st_find(&s, t->child->valuestring, &x))) continue;
+                if (!CHECK_OK(kac_weights_find(&s, t->child->valuestring, &x))) continue;
                 CHECK_TEXT(kac_dtype_name(x.dtype), t->child->next->valuestring);
                 CHECK(x.rank == cJSON_GetArraySize(shape));
                 for (int i = 0; i < x.rank; i++) CHECK(x.shape[i] == cJSON_GetArrayItem(shape, i)->valueint);
             }
-            kac_st_close(&s);
+            kac_weights_close(&s);
         }
         kac_free(path);
     }
@@ -103,42 +104,42 @@ static void test_malformed(void) {
     for (int i = 0; i < KAC_COUNT_OF(malformed); i++) {
         const char *path =
             make_file("bad.safetensors", malformed[i].header, strlen(malformed[i].header), malformed[i].n_data);
-        kac_st s;
-        if (!CHECK_FAILS(kac_st_open(&s, path), malformed[i].status, malformed[i].text)) printf("  row %d\n", i);
+        kac_weights s;
+        if (!CHECK_FAILS(kac_weights_open(&s, path), malformed[i].status, malformed[i].text)) printf("  row %d\n", i);
         CHECK(strstr(kac_error(), "bad.safetensors") != NULL);
         CHECK(strchr(kac_error(), '\n') == NULL);
-        kac_st_close(&s);
+        kac_weights_close(&s);
     }
 }
 
 static void test_lengths(void) {
-    kac_st s;
+    kac_weights s;
     const uint64_t lengths[] = {100000001, UINT64_MAX, UINT64_MAX - 7, (uint64_t)1 << 63, 3, 100};
     for (int i = 0; i < KAC_COUNT_OF(lengths); i++) {
         char file[10];
         for (int b = 0; b < 8; b++) file[b] = (char)(lengths[i] >> (8 * b));
         memcpy(file + 8, "{}", 2);
-        CHECK_FAILS(kac_st_open(&s, temp_write("length", file, 10)), KAC_E_FORMAT,
+        CHECK_FAILS(kac_weights_open(&s, temp_write("length", file, 10)), KAC_E_FORMAT,
                     lengths[i] > 1000 ? "larger than the format allows" : "does not fit");
     }
     for (size_t n = 0; n < 8; n++)
-        CHECK_FAILS(kac_st_open(&s, temp_write("short", "\0\0\0\0\0\0\0", n)), KAC_E_FORMAT, NULL);
+        CHECK_FAILS(kac_weights_open(&s, temp_write("short", "\0\0\0\0\0\0\0", n)), KAC_E_FORMAT, NULL);
     char deep[20000];
     memset(deep, '[', sizeof(deep));
-    CHECK_FAILS(kac_st_open(&s, make_file("deep", deep, sizeof(deep), 0)), KAC_E_FORMAT, "JSON");
+    CHECK_FAILS(kac_weights_open(&s, make_file("deep", deep, sizeof(deep), 0)), KAC_E_FORMAT, "JSON");
     memcpy(deep, "{\"a\":", 5);
-    CHECK_FAILS(kac_st_open(&s, make_file("deep", deep, sizeof(deep), 0)), KAC_E_FORMAT, "JSON");
+    CHECK_FAILS(kac_weights_open(&s, make_file("deep", deep, sizeof(deep), 0)), KAC_E_FORMAT, "JSON");
     /* a header that ends with the last byte of a page, cut off inside a text */
     char page[4096];
     memset(page, 'a', sizeof(page));
     memcpy(page, "{\"", 2);
-    CHECK_FAILS(kac_st_open(&s, make_file("page", page, 4096 - 8, 0)), KAC_E_FORMAT, "JSON");
-    CHECK_FAILS(kac_st_open(&s, temp_dir()), KAC_E_IO, "folder");
-    CHECK_FAILS(kac_st_open(&s, temp_path("missing")), KAC_E_IO, "missing");
-    CHECK_FAILS(kac_st_open(&s, temp_write("a.bin", "PK\3\4\0\0\0\0", 8)), KAC_E_UNSUPPORTED, "PyTorch");
-    CHECK_FAILS(kac_st_open(&s, temp_write("a.pkl", "\x80\2}q\0\0\0\0.", 9)), KAC_E_UNSUPPORTED, "pickle");
-    CHECK_FAILS(kac_st_open(&s, temp_write("a.gguf", "GGUF\3\0\0\0", 8)), KAC_E_UNSUPPORTED, "GGUF");
-    CHECK_FAILS(kac_st_open(&s, temp_write("lfs", "version https://git-lfs.github.com/spec/v1\n", 43)),
+    CHECK_FAILS(kac_weights_open(&s, make_file("page", page, 4096 - 8, 0)), KAC_E_FORMAT, "JSON");
+    CHECK_FAILS(kac_weights_open(&s, temp_dir()), KAC_E_IO, "folder");
+    CHECK_FAILS(kac_weights_open(&s, temp_path("missing")), KAC_E_IO, "missing");
+    CHECK_FAILS(kac_weights_open(&s, temp_write("a.bin", "PK\3\4\0\0\0\0", 8)), KAC_E_UNSUPPORTED, "PyTorch");
+    CHECK_FAILS(kac_weights_open(&s, temp_write("a.pkl", "\x80\2}q\0\0\0\0.", 9)), KAC_E_UNSUPPORTED, "pickle");
+    CHECK_FAILS(kac_weights_open(&s, temp_write("a.gguf", "GGUF\3\0\0\0", 8)), KAC_E_UNSUPPORTED, "GGUF");
+    CHECK_FAILS(kac_weights_open(&s, temp_write("lfs", "version https://git-lfs.github.com/spec/v1\n", 43)),
                 KAC_E_UNSUPPORTED, "git lfs pull");
 }
 
@@ -150,25 +151,26 @@ static void test_unusual(void) {
                                                  14) "," T("s", "U8", "[]", 14,
                                                            15) ","
                                                                "\"__metadata__\":{\"format\":\"pt\"}}";
-    kac_st s;
+    kac_weights s;
     kac_tensor x, again;
-    if (!CHECK_OK(kac_st_open(&s, make_file("unusual", header, strlen(header), 15)))) return;
+    if (!CHECK_OK(kac_weights_open(&s, make_file("unusual", header, strlen(header), 15)))) return;
     CHECK(s.n_entries == 6);
-    if (CHECK_OK(kac_st_find(&s, "c", &x))) {
+    if (CHECK_OK(kac_weights_find(&s, "c", &x))) {
         const uint8_t want[8] = {3, 4, 5, 6, 7, 8, 9, 10};
         CHECK((uintptr_t)x.data % 4 == 0 && memcmp(x.data, want, 8) == 0);
-        CHECK_OK(kac_st_find(&s, "c", &again));
+        CHECK_OK(kac_weights_find(&s, "c", &again));
         CHECK(again.data == x.data);
     }
-    if (CHECK_OK(kac_st_find(&s, "z", &x))) CHECK(kac_tensor_count(x) == 0 && x.rank == 2 && x.data != NULL);
-    if (CHECK_OK(kac_st_find(&s, "s", &x))) CHECK(x.rank == 0 && kac_tensor_count(x) == 1 && *(uint8_t *)x.data == 14);
-    CHECK_FAILS(kac_st_find(&s, "e", &x), KAC_E_UNSUPPORTED, "F8_E4M3");
-    CHECK_FAILS(kac_st_find(&s, "r", &x), KAC_E_UNSUPPORTED, "8 axes");
-    CHECK_FAILS(kac_st_find(&s, "nothing.like.it", &x), KAC_E_FORMAT, "has no tensor \"nothing.like.it\"");
+    if (CHECK_OK(kac_weights_find(&s, "z", &x))) CHECK(kac_tensor_count(x) == 0 && x.rank == 2 && x.data != NULL);
+    if (CHECK_OK(kac_weights_find(&s, "s", &x)))
+        CHECK(x.rank == 0 && kac_tensor_count(x) == 1 && *(uint8_t *)x.data == 14);
+    CHECK_FAILS(kac_weights_find(&s, "e", &x), KAC_E_UNSUPPORTED, "F8_E4M3");
+    CHECK_FAILS(kac_weights_find(&s, "r", &x), KAC_E_UNSUPPORTED, "8 axes");
+    CHECK_FAILS(kac_weights_find(&s, "nothing.like.it", &x), KAC_E_FORMAT, "has no tensor \"nothing.like.it\"");
     CHECK(strstr(kac_error(), "nearest") == NULL);
-    CHECK_TEXT(kac_st_metadata(&s, "format"), "pt");
-    CHECK(kac_st_metadata(&s, "other") == NULL);
-    kac_st_close(&s);
+    CHECK_TEXT(kac_weights_metadata(&s, "format"), "pt");
+    CHECK(kac_weights_metadata(&s, "other") == NULL);
+    kac_weights_close(&s);
 }
 
 static void copy_file(const char *from, const char *to) {
@@ -182,34 +184,34 @@ static void copy_file(const char *from, const char *to) {
 
 static kac_status open_index(const char *text) {
     temp_write("m/model.safetensors.index.json", text, strlen(text));
-    kac_st s;
-    const kac_status status = kac_st_open_dir(&s, temp_path("m"), "model");
-    kac_st_close(&s);
+    kac_weights s;
+    const kac_status status = kac_weights_open_dir(&s, temp_path("m"), "model");
+    kac_weights_close(&s);
     return status;
 }
 
 static void test_folder(void) {
     const char *dir = temp_path("m");
-    kac_st s;
+    kac_weights s;
     kac_tensor x;
-    CHECK_FAILS(kac_st_open_dir(&s, dir, "model"), KAC_E_IO, "no such folder");
+    CHECK_FAILS(kac_weights_open_dir(&s, dir, "model"), KAC_E_IO, "no such folder");
     CHECK_OK(kac_dir_make(dir));
-    CHECK_FAILS(kac_st_open_dir(&s, dir, "model"), KAC_E_IO, "there is no model.safetensors");
+    CHECK_FAILS(kac_weights_open_dir(&s, dir, "model"), KAC_E_IO, "there is no model.safetensors");
     temp_write("m/pytorch_model.bin", "x", 1);
-    CHECK_FAILS(kac_st_open_dir(&s, dir, "model"), KAC_E_UNSUPPORTED, "convert");
+    CHECK_FAILS(kac_weights_open_dir(&s, dir, "model"), KAC_E_UNSUPPORTED, "convert");
     const char *one = "{" T("one", "U8", "[1]", 0, 1) "}", *two = "{" T("two", "U8", "[2]", 0, 2) "}";
     make_file("m/model.fp16.safetensors", one, strlen(one), 1);
-    if (CHECK_OK(kac_st_open_dir(&s, dir, "model"))) {
-        CHECK_FAILS(kac_st_find(&s, "ones", &x), KAC_E_FORMAT, "the nearest is \"one\"");
-        kac_st_close(&s);
+    if (CHECK_OK(kac_weights_open_dir(&s, dir, "model"))) {
+        CHECK_FAILS(kac_weights_find(&s, "ones", &x), KAC_E_FORMAT, "the nearest is \"one\"");
+        kac_weights_close(&s);
     }
     make_file("m/model-1.safetensors", one, strlen(one), 1);
     make_file("m/model-2.safetensors", two, strlen(two), 2);
     CHECK_OK(open_index("{\"weight_map\":{\"one\":\"model-1.safetensors\",\"two\":\"model-2.safetensors\"}}"));
-    CHECK_OK(kac_st_open_dir(&s, dir, "model"));
+    CHECK_OK(kac_weights_open_dir(&s, dir, "model"));
     CHECK(s.n_files == 2 && s.n_entries == 2);
-    if (CHECK_OK(kac_st_find(&s, "two", &x))) CHECK(x.shape[0] == 2);
-    kac_st_close(&s);
+    if (CHECK_OK(kac_weights_find(&s, "two", &x))) CHECK(x.shape[0] == 2);
+    kac_weights_close(&s);
     CHECK_FAILS(open_index("{\"weight_map\":{\"one\":\"../model-1.safetensors\"}}"), KAC_E_FORMAT, "same folder");
     CHECK_FAILS(open_index("{\"weight_map\":{\"one\":\"/etc/passwd\"}}"), KAC_E_FORMAT, "same folder");
     CHECK_FAILS(open_index("{\"weight_map\":{\"one\":\"..\"}}"), KAC_E_FORMAT, "same folder");
@@ -222,8 +224,8 @@ static void test_folder(void) {
     CHECK_FAILS(open_index("{\"weight_map\":{\"one\":\"model-1.safetensors\",\"two\":\"model-3.safetensors\"}}"),
                 KAC_E_FORMAT, "two tensors are named \"one\"");
     copy_file(DATA "/test_deserialization.safetensors", temp_path("m/model.safetensors"));
-    if (CHECK_OK(kac_st_open_dir(&s, dir, "model"))) CHECK(kac_st_entry_of(&s, "test") != NULL);
-    kac_st_close(&s);
+    if (CHECK_OK(kac_weights_open_dir(&s, dir, "model"))) CHECK(kac_weights_entry_of(&s, "test") != NULL);
+    kac_weights_close(&s);
 }
 
 /* The bytes of the Python package for the same tensors. */
@@ -262,15 +264,15 @@ static void test_golden(void) {
     kac_free(got);
     kac_free(want);
 
-    kac_st s;
-    if (!CHECK_OK(kac_st_open(&s, path))) return;
+    kac_weights s;
+    if (!CHECK_OK(kac_weights_open(&s, path))) return;
     for (int i = 0; i < KAC_COUNT_OF(items); i++) {
         kac_tensor x;
-        if (!CHECK_OK(kac_st_find(&s, items[i].name, &x))) continue;
+        if (!CHECK_OK(kac_weights_find(&s, items[i].name, &x))) continue;
         CHECK(x.dtype == items[i].tensor.dtype && kac_tensor_same_shape(x, items[i].tensor));
         CHECK(memcmp(x.data, items[i].tensor.data, kac_tensor_bytes(x)) == 0);
     }
-    kac_st_close(&s);
+    kac_weights_close(&s);
 }
 
 static void test_write_refuses(void) {
@@ -314,11 +316,11 @@ static void test_disk_full(void) {
     CHECK_FAILS(kac_st_write(path, large, 1, NULL, 0), KAC_E_IO, "x.safetensors");
     setrlimit(RLIMIT_FSIZE, &old);
     CHECK(temp_count(temp_path("full")) == 1);
-    kac_st s;
+    kac_weights s;
     kac_tensor x;
-    if (CHECK_OK(kac_st_open(&s, path)) && CHECK_OK(kac_st_find(&s, "a", &x)))
+    if (CHECK_OK(kac_weights_open(&s, path)) && CHECK_OK(kac_weights_find(&s, "a", &x)))
         CHECK(x.shape[0] == 10 && *(float *)x.data == 5);
-    kac_st_close(&s);
+    kac_weights_close(&s);
     CHECK_OK(kac_st_write(path, large, 1, NULL, 0));
     free(v);
 }

@@ -55,11 +55,11 @@ static void test_skip(void) {
     CHECK(memcmp(all.pooled.data, skipped.pooled.data, kac_tensor_bytes(all.pooled)) == 0);
     CHECK(memcmp(all.hidden.data, skipped.hidden.data, kac_tensor_bytes(all.hidden)) != 0);
     CHECK(k.n == N * T * width);
-    kac_st st = {0};
+    kac_weights st = {0};
     kac_tensor gamma, beta;
-    CHECK_OK(kac_st_open_dir(&st, g.dir, "model"));
-    CHECK_OK(kac_st_find(&st, "text_model.final_layer_norm.weight", &gamma));
-    CHECK_OK(kac_st_find(&st, "text_model.final_layer_norm.bias", &beta));
+    CHECK_OK(kac_weights_open_dir(&st, g.dir, "model"));
+    CHECK_OK(kac_weights_find(&st, "text_model.final_layer_norm.weight", &gamma));
+    CHECK_OK(kac_weights_find(&st, "text_model.final_layer_norm.bias", &beta));
     for (int64_t row = 0; row < N * T; row++) {
         const float *x = k.values + row * width, *y = (const float *)skipped.hidden.data + row * width;
         double mean = 0, var = 0;
@@ -71,7 +71,7 @@ static void test_skip(void) {
                            (double)((float *)beta.data)[i],
                        1e-5);
     }
-    kac_st_close(&st);
+    kac_weights_close(&st);
     CHECK_FAILS(kac_clip_text(&all, m.clip, &m.c, ids, N, T, 2), KAC_E_USAGE, "clip skip 2");
     net_close(&m);
     golden_close(&g);

@@ -161,7 +161,7 @@ static void test_weights_that_do_not_fit(void) {
     const kac_ctx_sizes small = {16 << 20, 16 << 20, 16 << 20};
     if (!CHECK_OK(kac_ctx_open(&c, &kac_ref_ops, KAC_F32, 1, &small))) return;
     load_changed(&c, "\"in_channels\":4", "\"in_channels\":9", KAC_E_SHAPE,
-                 "conv_in.weight is [16, 4, 3, 3], config.json implies [16, 9, 3, 3]");
+                 "conv_in.weight is [16, 4, 3, 3], its config implies [16, 9, 3, 3]");
     load_changed(&c, "\"layers_per_block\":1", "\"layers_per_block\":2", KAC_E_FORMAT,
                  "the weights lack down_blocks.0.resnets.1.norm1.weight");
     load_changed(&c, "\"norm_num_groups\":8", "\"norm_num_groups\":7", KAC_E_UNSUPPORTED,

@@ -1,17 +1,17 @@
 /* The reference backend against PyTorch, diffusers and Pillow (tests/golden/ops.safetensors, tools/make_golden_ops.py) and against answers
  * that can be written down. Everything else is compared with ref, so ref is proven here. */
-#include "io/safetensors.h"
+#include "io/weights.h"
 #include "tensor/convert.h"
 #include "tensor/ops.h"
 #include "tests/check.h"
 #include "tests/util/op_case.h"
 
-static kac_st golden;
+static kac_weights golden;
 static kac_ctx c;
 
 static kac_tensor get(const char *name) {
     kac_tensor t = {0};
-    CHECK_OK(kac_st_find(&golden, name, &t));
+    CHECK_OK(kac_weights_find(&golden, name, &t));
     return t;
 }
 
@@ -124,7 +124,7 @@ static void test_resample(void) {
             snprintf(name, sizeof name, "resample.pillow.%s.%dx%d", filters[f], sizes[i][0], sizes[i][1]);
             GOLDEN(name, kac_resample(&c, &out, x, sizes[i][0], sizes[i][1], (kac_filter)f));
             snprintf(name, sizeof name, "resample.torch.%s.%dx%d", filters[f], sizes[i][0], sizes[i][1]);
-            if (kac_st_entry_of(&golden, name) == NULL) continue;
+            if (kac_weights_entry_of(&golden, name) == NULL) continue;
             GOLDEN(name, kac_resample(&c, &out, x, sizes[i][0], sizes[i][1], (kac_filter)f));
         }
     GOLDEN("upsample.26x20", kac_upsample_nearest(&c, &out, x, 26, 20));
@@ -210,7 +210,7 @@ static void test_closed_forms(void) {
 }
 
 int main(void) {
-    if (!CHECK_OK(kac_st_open(&golden, "tests/golden/ops.safetensors")) ||
+    if (!CHECK_OK(kac_weights_open(&golden, "tests/golden/ops.safetensors")) ||
         !CHECK_OK(kac_ctx_open(&c, &kac_ref_ops, KAC_F32, 2, NULL)))
         return check_done();
     test_linear();
@@ -223,6 +223,6 @@ int main(void) {
     test_integers();
     test_closed_forms();
     kac_ctx_close(&c);
-    kac_st_close(&golden);
+    kac_weights_close(&golden);
     return check_done();
 }

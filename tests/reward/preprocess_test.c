@@ -10,7 +10,7 @@ static void compare(const golden *g, const char *name, const float *ours, int w,
     char key[64];
     snprintf(key, sizeof key, "out.%s", name);
     kac_tensor want;
-    if (!CHECK_OK(kac_st_find(&g->data, key, &want))) return;
+    if (!CHECK_OK(kac_weights_find(&g->data, key, &want))) return;
     const cJSON *outputs = cJSON_GetObjectItemCaseSensitive(g->json.root, "outputs");
     const cJSON *stride_item =
         cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(outputs, name), "stride");

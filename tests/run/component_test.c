@@ -15,7 +15,7 @@ static const char *write_inputs(const golden *g, const char *without) {
         const char *name = g->data.entries[i].name;
         if (strncmp(name, "in.", 3) != 0 || (without != NULL && strcmp(name + 3, without) == 0)) continue;
         items[n].name = name + 3;
-        CHECK_OK(kac_st_find(&g->data, name, &items[n++].tensor));
+        CHECK_OK(kac_weights_find(&g->data, name, &items[n++].tensor));
     }
     const char *path = temp_path("in.safetensors");
     CHECK_OK(kac_st_write(path, items, n, NULL, 0));
@@ -23,7 +23,7 @@ static const char *write_inputs(const golden *g, const char *without) {
 }
 
 /* Every stored element of tensor `name` of the file against the case's table ("outputs" or "taps"). */
-static void compare(const golden *g, const kac_st *file, const char *table, const char *prefix, const char *name,
+static void compare(const golden *g, const kac_weights *file, const char *table, const char *prefix, const char *name,
                     double tolerance) {
     const cJSON *entry = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(g->json.root, table), name);
     const int64_t stride = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(entry, "stride"));
@@ -31,7 +31,7 @@ static void compare(const golden *g, const kac_st *file, const char *table, cons
     kac_tensor want, have;
     double d = 0, norm = 0;
     snprintf(stored, sizeof stored, "%s.%s", prefix, name);
-    if (!CHECK_OK(kac_st_find(&g->data, stored, &want)) || !CHECK_OK(kac_st_find(file, name, &have)) ||
+    if (!CHECK_OK(kac_weights_find(&g->data, stored, &want)) || !CHECK_OK(kac_weights_find(file, name, &have)) ||
         !CHECK(stride > 0))
         return;
     CHECK(have.dtype == KAC_F32 && (kac_tensor_count(have) + stride - 1) / stride == kac_tensor_count(want));
@@ -56,21 +56,21 @@ static kac_run_component_args args_of(const golden *g, const char *component, co
 
 static void test_component(const char *name, const char *component, const char *const *outputs, const char *tap) {
     golden g;
-    kac_st out = {0}, taps = {0};
+    kac_weights out = {0}, taps = {0};
     if (!CHECK_OK(golden_open(&g, name))) return;
     kac_run_component_args a = args_of(&g, component, write_inputs(&g, NULL));
     double ms[2] = {0};
     a.taps_path = temp_path("taps.safetensors");
     a.n_repeat = 2;
     a.repeat_ms = ms;
-    if (CHECK_OK(kac_run_component(&a)) && CHECK_OK(kac_st_open(&out, a.out_path)) &&
-        CHECK_OK(kac_st_open(&taps, a.taps_path))) {
+    if (CHECK_OK(kac_run_component(&a)) && CHECK_OK(kac_weights_open(&out, a.out_path)) &&
+        CHECK_OK(kac_weights_open(&taps, a.taps_path))) {
         for (int i = 0; outputs[i] != NULL; i++) compare(&g, &out, "outputs", "out", outputs[i], 1e-5);
         compare(&g, &taps, "taps", "tap", tap, 1e-5);
         CHECK(ms[0] > 0 && ms[1] > 0);
     }
-    kac_st_close(&out);
-    kac_st_close(&taps);
+    kac_weights_close(&out);
+    kac_weights_close(&taps);
     golden_close(&g);
 }
 

@@ -1,7 +1,7 @@
 /* Whole runs on the shipped models: files, counts, stopping and going on, repeats, and what is refused. */
 #include "check.h"
 #include "io/image.h"
-#include "io/safetensors.h"
+#include "io/weights.h"
 #include "run/generate.h"
 #include "run/generate_options.h"
 #include "util/temp.h"
@@ -213,13 +213,13 @@ static void test_mixture(void) {
     const setting settings[] = {{"model", model},    {"reward", reward}, {"output", temp_path("mixture")},
                                 {"particles", "64"}, {"lambda", "1"},    {NULL}};
     if (CHECK_OK(run(&r, "fk", settings))) {
-        kac_st st;
+        kac_weights st;
         kac_tensor x, log_z;
-        CHECK_OK(kac_st_open(&st, r.best));
-        CHECK_OK(kac_st_find(&st, "x", &x));
-        CHECK_OK(kac_st_find(&st, "log_z", &log_z));
+        CHECK_OK(kac_weights_open(&st, r.best));
+        CHECK_OK(kac_weights_find(&st, "x", &x));
+        CHECK_OK(kac_weights_find(&st, "log_z", &log_z));
         CHECK(x.rank == 2 && x.shape[0] == 64 && x.shape[1] == 1 && log_z.shape[0] == 1);
-        kac_st_close(&st);
+        kac_weights_close(&st);
     }
     kac_generate_result_free(&r);
     kac_free(reward);

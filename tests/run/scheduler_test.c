@@ -2,6 +2,7 @@
 #include "base/base.h"
 #include "check.h"
 #include "io/safetensors.h"
+#include "io/weights.h"
 #include "run/run_scheduler.h"
 #include "util/temp.h"
 
@@ -24,11 +25,11 @@ int main(void) {
                                 .out_path = temp_path("out.safetensors"),
                                 .options = {.n_steps = 4, .eta = NAN}};
     CHECK_OK(kac_run_scheduler(&a));
-    kac_st out = {0};
+    kac_weights out = {0};
     kac_tensor final, trajectory, timesteps;
-    if (CHECK_OK(kac_st_open(&out, a.out_path)) && CHECK_OK(kac_st_find(&out, "sample", &final)) &&
-        CHECK_OK(kac_st_find(&out, "trajectory", &trajectory)) &&
-        CHECK_OK(kac_st_find(&out, "timesteps", &timesteps))) {
+    if (CHECK_OK(kac_weights_open(&out, a.out_path)) && CHECK_OK(kac_weights_find(&out, "sample", &final)) &&
+        CHECK_OK(kac_weights_find(&out, "trajectory", &trajectory)) &&
+        CHECK_OK(kac_weights_find(&out, "timesteps", &timesteps))) {
         CHECK(trajectory.rank == 3 && trajectory.shape[0] == 4 && final.rank == 2);
         const double *t = timesteps.data;
         CHECK(timesteps.shape[0] == 4 && t[0] == 999 && t[1] == 749 && t[3] == 249);
@@ -37,7 +38,7 @@ int main(void) {
         for (int i = 1; i < 6; i++) CHECK_NEAR(x[i] / x[0], sample[i] / sample[0], 1e-5);
         CHECK(memcmp(x, states + 18, 6 * sizeof *x) == 0);
     }
-    kac_st_close(&out);
+    kac_weights_close(&out);
 
     a.options.eta = 1; /* three of the four steps draw: the last has no noise left to add */
     CHECK_FAILS(kac_run_scheduler(&a), KAC_E_SHAPE, "noise has 0 entries");

@@ -18,13 +18,13 @@ static void test_every_case_opens(void) {
             if (!CHECK_OK(golden_open(&g, names[i]))) continue;
             char dir[GOLDEN_MAX_NAME];
             snprintf(dir, sizeof dir, "%s", g.dir);
-            kac_st weights = {0};
+            kac_weights weights = {0};
             const char *file = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(g.json.root, "file"));
             char *path = kac_path_join(g.dir, file);
-            if (CHECK_OK(kac_st_open(&weights, path)))
+            if (CHECK_OK(kac_weights_open(&weights, path)))
                 CHECK(weights.n_entries >=
                       cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(g.json.root, "weights")));
-            kac_st_close(&weights);
+            kac_weights_close(&weights);
             kac_free(path);
             CHECK(golden_class(&g)[0] != '\0');
             golden_close(&g);
@@ -46,7 +46,7 @@ static void test_formula(void) {
 static float *stored_as_nhwc(const golden *g, int64_t n, int64_t c, int64_t h, int64_t w) {
     kac_tensor stored;
     float *ours = kac_alloc((size_t)(n * c * h * w) * sizeof *ours);
-    if (ours == NULL || !CHECK_OK(kac_st_find(&g->data, "out.sample", &stored))) return ours;
+    if (ours == NULL || !CHECK_OK(kac_weights_find(&g->data, "out.sample", &stored))) return ours;
     if (!CHECK(kac_tensor_count(stored) == n * c * h * w)) return ours;
     const float *theirs = stored.data;
     for (int64_t i = 0; i < n * c * h * w; i++) {

@@ -37,7 +37,7 @@ kac_status golden_open_data(golden *g, const char *name) {
     snprintf(path, sizeof path, "%s/%s.json", GOLDEN_ROOT, name);
     KAC_TRY(kac_json_load(&g->json, path));
     snprintf(path, sizeof path, "%s/%s.safetensors", GOLDEN_ROOT, name);
-    kac_status s = kac_st_open(&g->data, path);
+    kac_status s = kac_weights_open(&g->data, path);
     if (s == KAC_OK) {
         g->reports = kac_alloc(GOLDEN_MAX_REPORTS * sizeof *g->reports);
         if (g->reports == NULL) s = KAC_E_MEMORY;
@@ -122,7 +122,7 @@ void golden_close(golden *g) {
         g->watched->tap_self = NULL;
     }
     if (g->dir[0] != '\0') nftw(g->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-    kac_st_close(&g->data);
+    kac_weights_close(&g->data);
     kac_json_free(&g->json);
     kac_free(g->reports);
     *g = (golden){0};
@@ -143,7 +143,7 @@ bool golden_has_output(const golden *g, const char *name) {
 static kac_status find_input(const golden *g, const char *name, kac_tensor *out) {
     char key[2 * GOLDEN_MAX_NAME];
     snprintf(key, sizeof key, "in.%s", name);
-    return kac_st_find(&g->data, key, out);
+    return kac_weights_find(&g->data, key, out);
 }
 
 kac_status golden_input(kac_tensor *out, const golden *g, kac_ctx *c, const char *name) {
@@ -231,7 +231,7 @@ static bool compare(golden *g, const char *table, const char *prefix, const char
     kac_tensor theirs, stored;
     if (entry == NULL || g->n_reports >= GOLDEN_MAX_REPORTS) return false;
     if (!read_shape(&theirs, cJSON_GetObjectItemCaseSensitive(entry, "shape"))) return false;
-    if (kac_st_find(&g->data, key, &stored) != KAC_OK) return false;
+    if (kac_weights_find(&g->data, key, &stored) != KAC_OK) return false;
     const int64_t stride = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(entry, "stride"));
     golden_report *r = &g->reports[g->n_reports++];
     snprintf(r->name, sizeof r->name, "%.*s", GOLDEN_MAX_NAME - 1, key);

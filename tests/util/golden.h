@@ -19,6 +19,7 @@
 
 #include "base/json.h"
 #include "io/safetensors.h"
+#include "io/weights.h"
 #include "tensor/ctx.h"
 
 enum { GOLDEN_MAX_NAME = 128, GOLDEN_MAX_CASES = 64, GOLDEN_MAX_REPORTS = 512 };
@@ -33,7 +34,7 @@ typedef struct golden {
     char dir
         [GOLDEN_MAX_NAME]; /* the checkpoint, in a folder of its own in the test's temporary folder; "" without one */
     kac_json json;
-    kac_st data;
+    kac_weights data;
     kac_ctx *watched;
     double tolerance;
     golden_report *reports; /* in the order in which the network reported them */
