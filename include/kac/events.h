@@ -9,6 +9,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 /* One per group and step, and one more with i_step = n_steps for the final scoring. Arrays have n_particles entries and
  * live only during the call. Particles are local to the group. */
@@ -46,6 +47,7 @@ struct kac_events {
     bool (*cancelled)(kac_events *e);
 };
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

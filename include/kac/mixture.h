@@ -21,6 +21,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 typedef struct kac_mixture kac_mixture;
 
@@ -58,6 +59,7 @@ kac_status kac_quadratic_load(kac_reward **out, const char *path);
 kac_status kac_quadratic_parse(kac_reward **out, const char *text, size_t n, const char *name);
 void kac_quadratic_destroy(kac_reward *r); /* NULL allowed */
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

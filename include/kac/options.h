@@ -10,6 +10,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 typedef enum kac_option_type {
     KAC_OPT_BOOL,   /* --flag, --flag=true, --no-flag */
@@ -64,6 +65,7 @@ const char *kac_options_as_text(const kac_options *o, const char *name);
 /* Nearest of a NULL-terminated list of names by edit distance, for "did you mean"; NULL when none is near. */
 const char *kac_nearest(const char *name, const char *const *names);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

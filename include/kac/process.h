@@ -21,6 +21,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 /* Slots are numbered 0 … n_slots−1, group by group: slot = group · n_per_group + particle. A group is one prompt. */
 typedef struct kac_process kac_process;
@@ -57,6 +58,7 @@ struct kac_process {
     kac_status (*state_load)(kac_process *p, const void *in);
 };
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -8,6 +8,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 typedef enum kac_stage {
     KAC_STAGE_PREDICTED, /* r(x0-hat(x)): the x0-hat beside a state that has been predicted */
@@ -23,6 +24,7 @@ struct kac_reward {
     kac_status (*score)(kac_reward *r, kac_process *p, const int *slots, int n, kac_stage stage, double *out);
 };
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -11,6 +11,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 typedef enum kac_purpose {
     KAC_PURPOSE_INIT = 1,     /* initial noise x_K */
@@ -33,6 +34,7 @@ void kac_rng_normal(float *out, int64_t n, kac_key key, uint32_t slot, int64_t f
 /* Element `index` of `slot`, uniform on (0, 1), 32 bits of randomness. */
 double kac_rng_uniform(kac_key key, uint32_t slot, int64_t index);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

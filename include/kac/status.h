@@ -15,6 +15,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 /* name, text for people */
 #define KAC_STATUS_LIST(X)                                                                                             \
@@ -55,6 +56,7 @@ kac_status kac_fail_prefix(kac_status status, const char *format, ...) __attribu
         if (kac_try_status_ != KAC_OK) return kac_try_status_;                                                         \
     } while (0)
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -16,6 +16,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 /* Weighted particles at the end. Arrays have n_groups · n_per_group entries (log_z: n_groups), are owned by this struct
  * and freed by kac_particles_free. The states themselves are in the process's slots. */
@@ -44,6 +45,7 @@ const kac_method *kac_method_find(const char *name);
 /* All methods in the order of --help; ends with NULL. */
 const kac_method *const *kac_method_list(void);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -11,6 +11,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 enum { KAC_MAX_RANK = 6 };
 
@@ -73,6 +74,7 @@ kac_tensor kac_tensor_split(kac_tensor t, int axis, int64_t outer);
 /* "[2, 8, 8, 4] f32" into a buffer of at least 96 bytes; returns the buffer. */
 const char *kac_tensor_text(kac_tensor t, char *buffer, size_t n_buffer);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif
