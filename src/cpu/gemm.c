@@ -87,9 +87,15 @@ void kac_cpu_rows_copy(kac_ctx *c, float *buffer, const kac_tensor *x) {
 typedef struct linear_plan {
     kac_gemm g;
     bool copy_x, gate_apart; /* geglu whose halves do not begin at a panel: as two steps */
-    float *x, *partials, *sums;
+    float *x, *low, *partials, *sums;
     size_t bytes;
 } linear_plan;
+
+static void plan_low(kac_gemm *g, const kac_low *low) {
+    if (low->x.data == NULL) return;
+    g->low = low->x.data, g->low_b = low->up->data;
+    g->low_k = low->up->n_in, g->low_ld = low->parts * g->low_k, g->low_columns = low->up->n_out / low->parts;
+}
 
 static linear_plan plan_linear(const kac_ctx *c, const kac_linear_args *a, char *scratch) {
     const struct kac_kernels *k = kac_cpu_kernels_of(c);
@@ -106,10 +112,13 @@ static linear_plan plan_linear(const kac_ctx *c, const kac_linear_args *a, char 
     g->act = a->o.act, g->geglu = a->o.geglu;
     g->residual = a->o.residual.data;
     g->out = a->out.data, g->ldo = g->ldr = g->n, g->x_bf16 = a->out.dtype == KAC_BF16;
+    plan_low(g, &a->o.low);
     p.gate_apart = g->geglu && g->n % k->nr != 0;
     if (p.gate_apart) g->n *= 2, g->geglu = false, g->act = KAC_ACT_NONE;
     kac_carver v = {.base = scratch};
     p.x = kac_carve(&v, p.copy_x ? (size_t)(g->m * g->n_in) * sizeof(float) : 0);
+    const bool copy_low = g->low != NULL && a->o.low.x.dtype != KAC_F32;
+    p.low = kac_carve(&v, copy_low ? (size_t)(g->m * g->low_ld) * sizeof(float) : 0);
     p.partials = kac_carve(&v, kac_cpu_gemm_partials(c, g));
     p.sums = kac_carve(&v, p.gate_apart ? (size_t)(g->m * g->n) * sizeof(float) : 0);
     p.bytes = v.used;
@@ -148,6 +157,10 @@ kac_status kac_cpu_linear(kac_ctx *c, const kac_linear_args *a) {
     if (p.copy_x) {
         kac_cpu_rows_copy(c, p.x, &a->x);
         p.g.a = p.x, p.g.lda = p.g.n_in;
+    }
+    if (p.g.low != NULL && a->o.low.x.dtype != KAC_F32) {
+        kac_cpu_rows_copy(c, p.low, &a->o.low.x);
+        p.g.low = p.low;
     }
     kac_status s = KAC_OK;
     const bool other_type = a->o.residual.data && a->o.residual.dtype != a->out.dtype;

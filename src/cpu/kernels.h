@@ -20,6 +20,11 @@ typedef struct kac_gemm {
     const float *zeros; /* n_in zeros: what lies outside the image */
     const void *b;
     bool b_bf16;
+    /* a second product, added after the first: rows of `low` [m, low_parts · low_k], panels `low_b` [panel][low_k][nr]; columns of
+     * part i, n / low_parts (geglu: 2n) each, read low_k numbers from i · low_k on. NULL: none */
+    const float *low;
+    const void *low_b; /* of b's type */
+    int64_t low_k, low_ld, low_columns;
     /* epilogue: out = act(sum + bias[row's bias row]) + residual */
     const float *bias;   /* [rows][n (geglu: 2n)] or NULL */
     const int *bias_row; /* of image m / rows_per_image; NULL: row 0 */

@@ -413,6 +413,8 @@ static kac_status run(kac_ctx *c, call *a) {
 /* ---- slots ---- */
 static kac_status onednn_linear(kac_ctx *c, const kac_linear_args *a) {
     if (!kac_onednn_has_products(c)) return kac_cpu_linear(c, a);
+    if (a->o.low.x.data != NULL)
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "the backend onednn adds no LoRA at run time; use --lora-merge");
     const int64_t n = a->out.shape[a->out.rank - 1], images = a->x.rank > 1 ? a->x.shape[0] : 1;
     const int64_t rows = images == 0 || n == 0 ? 0 : kac_tensor_count(a->out) / n / images;
     call k = {.key = {.h = rows, .w = 1},

@@ -74,7 +74,8 @@ static kac_status read_keys(kac_lora *l, entry *entries, int *n) {
         (*n)++;
     }
     if (!any)
-        return KAC_FAIL(KAC_E_FORMAT, "%s holds no LoRA: no key ends in lora_down.weight, lora_A.weight or lora.down.weight",
+        return KAC_FAIL(KAC_E_FORMAT,
+                        "%s holds no LoRA: no key ends in lora_down.weight, lora_A.weight or lora.down.weight",
                         l->path);
     if (*n == 0)
         return KAC_FAIL(KAC_E_UNSUPPORTED,
@@ -145,8 +146,8 @@ static kac_status read_module(kac_lora *l, const entry *entries, int n) {
         kac_tensor *slots[] = {&m->down, &m->up, &m->mid};
         const kac_lora_slot slot = entries[i].key.slot;
         if (i > 0 && slot == entries[i - 1].key.slot)
-            return KAC_FAIL(KAC_E_FORMAT, "%s: %s occurs twice, as %s and %s", l->path, m->path, entries[i - 1].st->name,
-                            entries[i].st->name);
+            return KAC_FAIL(KAC_E_FORMAT, "%s: %s occurs twice, as %s and %s", l->path, m->path,
+                            entries[i - 1].st->name, entries[i].st->name);
         if (slot == KAC_LORA_ALPHA)
             KAC_TRY(read_alpha(l, m, entries[i].st));
         else
@@ -168,8 +169,8 @@ static kac_status read_modules(kac_lora *l) {
     int n = 0;
     kac_status s = entries == NULL || l->modules == NULL ? KAC_E_MEMORY : read_keys(l, entries, &n);
     for (int i = 0, k; i < n && s == KAC_OK; i = k) {
-        for (k = i + 1; k < n && entries[k].key.part == entries[i].key.part &&
-                        strcmp(entries[k].flat, entries[i].flat) == 0;)
+        for (k = i + 1;
+             k < n && entries[k].key.part == entries[i].key.part && strcmp(entries[k].flat, entries[i].flat) == 0;)
             k++;
         s = read_module(l, entries + i, k - i);
     }

@@ -35,14 +35,14 @@ typedef struct kac_lora_module {
     char *path; /* as diffusers and transformers name it: "down_blocks.0.….attn1.to_q", "text_model.encoder.…" */
     char *flat; /* path with '_' for '.': what modules are compared by, since kohya's names cannot always be split */
     kac_lora_part part;
-    bool sgm; /* path is of the original code: "input_blocks.4.1.…"; kac_lora_from_sgm tells diffusers' */
-    kac_tensor down;     /* [r, n_in] or [r, n_in, kh, kw]; views into the file */
-    kac_tensor up;       /* [n_out, r] or [n_out, r, 1, 1] */
-    kac_tensor mid;      /* Tucker core [r, r, kh, kw] with down [r, n_in, 1, 1]; mostly none */
+    bool sgm;        /* path is of the original code: "input_blocks.4.1.…"; kac_lora_from_sgm tells diffusers' */
+    kac_tensor down; /* [r, n_in] or [r, n_in, kh, kw]; views into the file */
+    kac_tensor up;   /* [n_out, r] or [n_out, r, 1, 1] */
+    kac_tensor mid;  /* Tucker core [r, r, kh, kw] with down [r, n_in, 1, 1]; mostly none */
     int64_t rank, n_in, n_out;
-    int kh, kw;    /* of the whole product; 1 for a linear layer */
-    double alpha;  /* NAN: the file says none */
-    double scale;  /* alpha / rank (rank-stabilised: alpha / √rank), or 1 */
+    int kh, kw;   /* of the whole product; 1 for a linear layer */
+    double alpha; /* NAN: the file says none */
+    double scale; /* alpha / rank (rank-stabilised: alpha / √rank), or 1 */
 } kac_lora_module;
 
 enum { KAC_LORA_N_SHOWN = 3 };
@@ -50,7 +50,7 @@ enum { KAC_LORA_N_SHOWN = 3 };
 typedef struct kac_lora {
     char *path; /* of the file that was read */
     kac_st weights;
-    kac_lora_format format; /* of its first key */
+    kac_lora_format format;   /* of its first key */
     kac_lora_module *modules; /* sorted by part and flat name */
     int n_modules;
     int n_unknown; /* keys that belong to no network known here */

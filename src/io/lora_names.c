@@ -58,14 +58,43 @@ void kac_lora_flatten(char out[KAC_LORA_MAX_NAME], const char *path) {
 /* ---- kohya: where an underscore was a dot ---- */
 
 /* Names that hold underscores of their own; a longer one stands before its beginning. */
-static const char *const compound[] = {
-    "down_blocks",  "up_blocks",   "mid_block",   "transformer_blocks", "input_blocks",    "middle_block",
-    "output_blocks", "in_layers",  "out_layers",  "emb_layers",         "skip_connection", "time_embedding",
-    "time_embed",   "time_emb_proj", "label_emb", "add_embedding",      "linear_1",        "linear_2",
-    "conv_in",      "conv_out",    "conv_shortcut", "proj_in",          "proj_out",        "to_q",
-    "to_k",         "to_v",        "to_out",      "text_model",         "self_attn",       "q_proj",
-    "k_proj",       "v_proj",      "out_proj",    "text_projection",    "token_embedding", "position_embedding",
-    "cond_proj"};
+static const char *const compound[] = {"down_blocks",
+                                       "up_blocks",
+                                       "mid_block",
+                                       "transformer_blocks",
+                                       "input_blocks",
+                                       "middle_block",
+                                       "output_blocks",
+                                       "in_layers",
+                                       "out_layers",
+                                       "emb_layers",
+                                       "skip_connection",
+                                       "time_embedding",
+                                       "time_embed",
+                                       "time_emb_proj",
+                                       "label_emb",
+                                       "add_embedding",
+                                       "linear_1",
+                                       "linear_2",
+                                       "conv_in",
+                                       "conv_out",
+                                       "conv_shortcut",
+                                       "proj_in",
+                                       "proj_out",
+                                       "to_q",
+                                       "to_k",
+                                       "to_v",
+                                       "to_out",
+                                       "text_model",
+                                       "self_attn",
+                                       "q_proj",
+                                       "k_proj",
+                                       "v_proj",
+                                       "out_proj",
+                                       "text_projection",
+                                       "token_embedding",
+                                       "position_embedding",
+                                       "cond_proj"};
 
 static void unflatten(char *path) {
     for (char *at = path; *at != '\0';) {
@@ -109,8 +138,10 @@ static kac_status refuse_other_kinds(const char *key, const char *file) {
     char copy[KAC_LORA_MAX_NAME];
     snprintf(copy, sizeof copy, "%s", key);
     if (cut_end(copy, ".diff"))
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: \"%.100s\" is a full difference, which is not supported; only plain "
-                        "LoRA is", file, key);
+        return KAC_FAIL(KAC_E_UNSUPPORTED,
+                        "%s: \"%.100s\" is a full difference, which is not supported; only plain "
+                        "LoRA is",
+                        file, key);
     if (cut_end(copy, ".bias") && strstr(copy, "lora") != NULL)
         return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: \"%.100s\" is a LoRA bias, which is not supported", file, key);
     return KAC_OK;
@@ -159,16 +190,16 @@ static bool read_slot(kac_lora_key *k) {
 }
 
 static bool is_sgm(const char *path) {
-    static const char *const heads[] = {"input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.",
-                                        "out."};
+    static const char *const heads[] = {"input_blocks.", "middle_block.", "output_blocks.",
+                                        "time_embed.",   "label_emb.",    "out."};
     for (int i = 0; i < KAC_COUNT_OF(heads); i++)
         if (starts(path, heads[i])) return true;
     return false;
 }
 
 static bool is_unet(const char *path) {
-    static const char *const heads[] = {"down_blocks.", "up_blocks.", "mid_block.", "conv_in", "conv_out",
-                                        "time_embedding.", "add_embedding."};
+    static const char *const heads[] = {"down_blocks.", "up_blocks.",      "mid_block.",    "conv_in",
+                                        "conv_out",     "time_embedding.", "add_embedding."};
     for (int i = 0; i < KAC_COUNT_OF(heads); i++)
         if (starts(path, heads[i])) return true;
     return is_sgm(path);
@@ -185,11 +216,16 @@ static void read_part(kac_lora_key *k) {
         const char *prefix;
         kac_lora_part part;
         bool flat;
-    } prefixes[] = {{"lora_unet_", KAC_LORA_UNET, true},     {"lora_te1_", KAC_LORA_TEXT, true},
-                    {"lora_te2_", KAC_LORA_TEXT_2, true},    {"lora_te_", KAC_LORA_TEXT, true},
-                    {"lycoris_", KAC_LORA_UNET, true},       {"unet.", KAC_LORA_UNET, false},
-                    {"text_encoder_2.", KAC_LORA_TEXT_2, false}, {"text_encoder.", KAC_LORA_TEXT, false},
-                    {"model.diffusion_model.", KAC_LORA_UNET, false}, {"diffusion_model.", KAC_LORA_UNET, false}};
+    } prefixes[] = {{"lora_unet_", KAC_LORA_UNET, true},
+                    {"lora_te1_", KAC_LORA_TEXT, true},
+                    {"lora_te2_", KAC_LORA_TEXT_2, true},
+                    {"lora_te_", KAC_LORA_TEXT, true},
+                    {"lycoris_", KAC_LORA_UNET, true},
+                    {"unet.", KAC_LORA_UNET, false},
+                    {"text_encoder_2.", KAC_LORA_TEXT_2, false},
+                    {"text_encoder.", KAC_LORA_TEXT, false},
+                    {"model.diffusion_model.", KAC_LORA_UNET, false},
+                    {"diffusion_model.", KAC_LORA_UNET, false}};
     k->part = KAC_LORA_N_PARTS;
     while (cut_start(k->path, "base_model.model.")) continue;
     for (int i = 0; i < KAC_COUNT_OF(prefixes); i++) {
@@ -215,9 +251,10 @@ static void read_processor(kac_lora_key *k) {
         if (last != NULL && strcmp(last, ".to_out") == 0) replace(k->path, ".to_out", ".to_out.0");
         return;
     }
-    static const char *const names[][2] = {
-        {"self_attn.to_q", "self_attn.q_proj"}, {"self_attn.to_k", "self_attn.k_proj"},
-        {"self_attn.to_v", "self_attn.v_proj"}, {"self_attn.to_out", "self_attn.out_proj"}};
+    static const char *const names[][2] = {{"self_attn.to_q", "self_attn.q_proj"},
+                                           {"self_attn.to_k", "self_attn.k_proj"},
+                                           {"self_attn.to_v", "self_attn.v_proj"},
+                                           {"self_attn.to_out", "self_attn.out_proj"}};
     for (int i = 0; i < KAC_COUNT_OF(names); i++)
         if (replace(k->path, names[i][0], names[i][1])) return;
 }
@@ -293,8 +330,7 @@ bool kac_lora_from_sgm(char out[KAC_LORA_MAX_NAME], const char *path, int layers
     if (starts(path, "input_blocks.") && two_numbers(path + 13, &i, &k, &rest) && i > 0) {
         const int block = (i - 1) / (layers + 1), layer = (i - 1) % (layers + 1);
         snprintf(head, sizeof head, "down_blocks.%d.%s.%d", block, k == 0 ? "resnets" : "attentions", layer);
-        if (k == 0 && strcmp(rest, "op") == 0)
-            return snprintf(out, n, "down_blocks.%d.downsamplers.0.conv", block) > 0;
+        if (k == 0 && strcmp(rest, "op") == 0) return snprintf(out, n, "down_blocks.%d.downsamplers.0.conv", block) > 0;
     } else if (starts(path, "middle_block.") && two_numbers(path + 13, &i, NULL, &rest) && i < 3) {
         k = i == 1;
         snprintf(head, sizeof head, "mid_block.%s.%d", k == 0 ? "resnets" : "attentions", i / 2);
@@ -329,7 +365,8 @@ static kac_status write_processor(char *out, kac_lora_part part, const char *pat
         return KAC_OK;
     return KAC_FAIL(KAC_E_UNSUPPORTED,
                     "the format \"processor\" has names for attention layers only, not for %s; write kohya, peft or "
-                    "diffusers", path);
+                    "diffusers",
+                    path);
 }
 
 kac_status kac_lora_key_write(char out[KAC_LORA_MAX_NAME], kac_lora_format format, kac_lora_part part, const char *path,
@@ -352,7 +389,8 @@ kac_status kac_lora_key_write(char out[KAC_LORA_MAX_NAME], kac_lora_format forma
         n = snprintf(out, KAC_LORA_MAX_NAME, "%s.%s.%s.%s.weight", kac_lora_part_name(part), path,
                      part == KAC_LORA_UNET ? "lora" : "lora_linear_layer", direction);
         break;
-    default: return write_processor(out, part, path, direction);
+    default:
+        return write_processor(out, part, path, direction);
     }
     return n < KAC_LORA_MAX_NAME ? KAC_OK : KAC_FAIL(KAC_E_FORMAT, "the name of %s is too long", path);
 }

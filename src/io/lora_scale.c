@@ -21,7 +21,8 @@ static const cJSON *item_of(const config *c, const char *key) {
 }
 
 static kac_status read_config(config *c) {
-    const cJSON *alpha = item_of(c, "lora_alpha"), *type = item_of(c, "peft_type"), *pattern = item_of(c, "alpha_pattern");
+    const cJSON *alpha = item_of(c, "lora_alpha"), *type = item_of(c, "peft_type"),
+                *pattern = item_of(c, "alpha_pattern");
     if (cJSON_IsString(type) && strcmp(type->valuestring, "LORA") != 0)
         return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: peft_type is %.40s; only LORA is supported", c->json->name,
                         type->valuestring);
@@ -63,11 +64,12 @@ static kac_status scale_module(const config *c, kac_lora_module *m) {
     double alpha = c->alpha;
     const cJSON *item = NULL;
     cJSON_ArrayForEach(item, c->pattern) {
-        bool fits;
+        bool fits = false;
         KAC_TRY(pattern_fits(&fits, c, item->string, m->path));
         if (!fits) continue;
         if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble))
-            return KAC_FAIL(KAC_E_FORMAT, "%s: alpha_pattern of \"%.80s\" must be a number", c->json->name, item->string);
+            return KAC_FAIL(KAC_E_FORMAT, "%s: alpha_pattern of \"%.80s\" must be a number", c->json->name,
+                            item->string);
         alpha = item->valuedouble;
         break;
     }

@@ -42,10 +42,18 @@ kac_status kac_ref_weight_pack(kac_ctx *c, kac_weight *w, kac_tensor src, int st
     return KAC_OK;
 }
 
-/* (x Wᵀ + bias) at row `offset_x` of x and output feature o. */
-static double product(const kac_linear_args *a, int64_t offset_x, int64_t o) {
+/* (x' Uᵀ) at a row and output feature o. */
+static double low_product(const kac_low *low, int64_t row, int64_t o) {
+    if (low->x.data == NULL) return 0;
+    const int64_t r = low->up->n_in, part = o / (low->up->n_out / low->parts);
+    return kac_ref_dot(low->x.data, low->x.dtype, (row * low->parts + part) * r, low->up->data, low->up->dtype, o * r,
+                       r);
+}
+
+/* (x Wᵀ + x' Uᵀ + bias) at a row, which begins at `offset_x` of x, and output feature o. */
+static double product(const kac_linear_args *a, int64_t row, int64_t offset_x, int64_t o) {
     return kac_ref_dot(a->x.data, a->x.dtype, offset_x, a->w->data, a->w->dtype, o * a->w->n_in, a->w->n_in) +
-           kac_ref_load_or(&a->o.bias, o, 0);
+           low_product(&a->o.low, row, o) + kac_ref_load_or(&a->o.bias, o, 0);
 }
 
 kac_status kac_ref_linear(kac_ctx *c, const kac_linear_args *a) {
@@ -57,9 +65,9 @@ kac_status kac_ref_linear(kac_ctx *c, const kac_linear_args *a) {
         for (int64_t o = 0; o < n_out; o++) {
             for (int64_t row = block; row < KAC_MIN(block + BLOCK, n_rows); row++) {
                 const int64_t offset_x = kac_element_offset(&a->x, last, row), at = row * n_out + o;
-                double y = product(a, offset_x, o);
+                double y = product(a, row, offset_x, o);
                 if (a->o.geglu)
-                    y *= kac_ref_act(product(a, offset_x, n_out + o), KAC_ACT_GELU);
+                    y *= kac_ref_act(product(a, row, offset_x, n_out + o), KAC_ACT_GELU);
                 else
                     y = kac_ref_act(y, a->o.act);
                 kac_ref_store(&a->out, at, y + kac_ref_load_or(&a->o.residual, at, 0));

@@ -92,6 +92,21 @@ kac_status kac_weight_pack(kac_ctx *c, kac_weight *w, kac_tensor src, int stride
     return s;
 }
 
+/* Flops of the second product per row in *flops. */
+static kac_status check_low(const kac_low *low, kac_tensor x, const kac_weight *w, bool geglu, double *flops) {
+    *flops = 0;
+    if (low->x.data == NULL) return KAC_OK;
+    KAC_TRY(check_activation("linear", "low x", low->x));
+    const kac_weight *up = low->up;
+    bool fits = low->x.rank == x.rank && low->x.dtype == x.dtype && low->parts >= 1 && (!geglu || low->parts == 1) &&
+                up->kh <= 1 && up->kw <= 1 && up->n_out == w->n_out && w->n_out % low->parts == 0 &&
+                low->x.shape[x.rank - 1] == low->parts * up->n_in;
+    for (int i = 0; fits && i < x.rank - 1; i++) fits = low->x.shape[i] == x.shape[i];
+    if (!fits) return bad("linear", "low x", low->x, "it must be [..., parts · r] beside x, with as many outputs");
+    *flops = 2.0 * (double)up->n_in * (double)up->n_out;
+    return KAC_OK;
+}
+
 kac_status kac_linear(kac_ctx *c, kac_tensor *out, kac_tensor x, const kac_weight *w, kac_linear_opt o) {
     KAC_TRY(check_view("linear", "x", x));
     const int last = x.rank - 1;
@@ -109,10 +124,13 @@ kac_status kac_linear(kac_ctx *c, kac_tensor *out, kac_tensor x, const kac_weigh
         if (!kac_tensor_same_shape(o.residual, *out))
             return bad("linear", "residual", o.residual, "it must have the shape of out");
     }
+    double low_flops;
+    KAC_TRY(check_low(&o.low, x, w, o.geglu, &low_flops));
     const kac_linear_args a = {*out, x, w, o};
     const double rows = (double)kac_tensor_count(x) / (double)w->n_in;
-    RUN(linear, a, 2.0 * rows * (double)w->n_in * (double)w->n_out,
-        bytes_of(x) + bytes_of(*out) + bytes_of(o.residual) + (double)w->n_bytes);
+    RUN(linear, a, rows * (2.0 * (double)w->n_in * (double)w->n_out + low_flops),
+        bytes_of(x) + bytes_of(*out) + bytes_of(o.residual) + bytes_of(o.low.x) + (double)w->n_bytes +
+            (low_flops > 0 ? (double)o.low.up->n_bytes : 0));
 }
 
 static kac_status check_row_bias(const char *op, kac_tensor t, const int *row_index, int64_t n, int64_t channels) {

@@ -43,13 +43,23 @@ typedef struct kac_weight {
 kac_status kac_weight_pack(kac_ctx *c, kac_weight *w, kac_tensor src, int stride_hint);
 
 /* ---- matrix products ---- */
+/* A second product, added to the first before bias and activation: x' [..., parts · r] Uᵀ, U [n_out, r]. With several
+ * parts the rows of U are in as many equal groups, and group i reads columns i·r … of x' (q, k, v stacked). What LoRA
+ * adds to a layer: x' = x Aᵀ. */
+typedef struct kac_low {
+    kac_tensor x; /* none: no second product */
+    const kac_weight *up;
+    int parts;
+} kac_low;
+
 typedef struct kac_linear_opt {
     kac_tensor bias;     /* f32 [n_out] or none */
+    kac_low low;         /* with geglu: one part */
     kac_tensor residual; /* shape of out, added after act; or none. May be out itself (in place). */
     kac_act act;
     bool geglu; /* weight has 2·n rows: out = (x W₁ᵀ + b₁) · gelu(x W₂ᵀ + b₂), out [..., n] */
 } kac_linear_opt;
-/* out [..., n_out] = act(x [..., n_in] Wᵀ + bias) + residual. x may be a view as long as the last axis is contiguous.
+/* out [..., n_out] = act(x [..., n_in] Wᵀ + x' Uᵀ + bias) + residual. x may be a view as long as the last axis is contiguous.
  */
 kac_status kac_linear(kac_ctx *c, kac_tensor *out, kac_tensor x, const kac_weight *w, kac_linear_opt o);
 

@@ -68,7 +68,7 @@ int main(void) {
         CHECK(dtype != KAC_F32 || kac_onednn_has_products(&k.two));
         for (int i = 0; i < KAC_COUNT_OF(op_cases); i++) {
             const op_case *row = &op_cases[i];
-            if ((row->op != KAC_OP_linear && row->op != KAC_OP_conv2d) || row->with & ONLY_BENCH) continue;
+            if ((row->op != KAC_OP_linear && row->op != KAC_OP_conv2d) || row->with & (ONLY_BENCH | WITH_LOW)) continue;
             check_values(&k, row);
             check_rows(&k, row);
         }

@@ -49,6 +49,18 @@ static kac_status make_x(kac_ctx *c, const op_case *row, kac_tensor *x, double m
     return KAC_OK;
 }
 
+static kac_status make_low(kac_ctx *c, const op_case *row, op_inputs *in) {
+    const int last = rank_of(row) - 1;
+    const int64_t rank = row->groups, n_out = row->to[0] * (has(row, WITH_GEGLU) ? 2 : 1);
+    int64_t shape[KAC_MAX_RANK];
+    kac_tensor up;
+    memcpy(shape, row->x, sizeof shape);
+    shape[last] = rank * row->rows;
+    KAC_TRY(make(c, &in->low, c->dtype, last + 1, shape, 6, 0, 1));
+    MAKE(&up, KAC_F32, 7, 0, 1 / sqrt((double)rank), n_out, rank);
+    return kac_weight_pack(c, &in->up, up, 1);
+}
+
 static kac_status make_weight(kac_ctx *c, const op_case *row, op_inputs *in) {
     const int64_t n_in = row->x[rank_of(row) - 1], n_out = row->to[0] * (has(row, WITH_GEGLU) ? 2 : 1);
     const int64_t kh = row->kernel[0], kw = row->kernel[1];
@@ -60,6 +72,7 @@ static kac_status make_weight(kac_ctx *c, const op_case *row, op_inputs *in) {
         MAKE(&in->weight, KAC_F32, 2, 0, scale, n_out, n_in);
     KAC_TRY(kac_weight_pack(c, &in->w, in->weight, row->op == KAC_OP_conv2d ? row->stride : 1));
     if (has(row, WITH_BIAS)) MAKE(&in->bias, KAC_F32, 3, 0, 1, n_out);
+    if (has(row, WITH_LOW)) KAC_TRY(make_low(c, row, in));
     if (has(row, WITH_ROW_BIAS)) MAKE(&in->row_bias, dtype, 4, 0, 1, row->rows, n_out);
     if (!has(row, WITH_RESIDUAL)) return KAC_OK;
     if (row->op == KAC_OP_conv2d) {
@@ -185,7 +198,11 @@ static kac_status call_product(kac_ctx *c, const op_case *row, const op_inputs *
     if (has(row, IN_PLACE)) *out = in->residual;
     if (row->op == KAC_OP_linear)
         return kac_linear(c, out, in->x, &in->w,
-                          (kac_linear_opt){in->bias, in->residual, row->act, has(row, WITH_GEGLU)});
+                          (kac_linear_opt){.bias = in->bias,
+                                           .low = {.x = in->low, .up = &in->up, .parts = row->rows},
+                                           .residual = in->residual,
+                                           .act = row->act,
+                                           .geglu = has(row, WITH_GEGLU)});
     if (row->op == KAC_OP_conv2d)
         return kac_conv2d(c, out, in->x, &in->w,
                           (kac_conv_opt){.stride = row->stride,
@@ -289,6 +306,7 @@ bool op_case_one_image(const op_case *row, const op_inputs *in, int64_t n, op_in
     }
     if (one->x.data != NULL) cut(&one->x, n_images, n);
     cut(&one->residual, n_images, n);
+    cut(&one->low, n_images, n);
     if (n < OP_MAX_IMAGES) { /* rows without these may have more images */
         one->index[0] = in->index[n];
         one->number[0] = in->number[n];

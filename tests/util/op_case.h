@@ -25,9 +25,10 @@ enum op_case_with {
     IN_PLACE = 512,       /* out is x; linear and conv2d: out is the residual */
     WITH_ROW_COEF = 1024, /* lincomb: a coefficient per image */
     MIXED_DTYPES =
-        2048,         /* lincomb: every other term has the other dtype; linear, conv2d: residual and row bias have it */
-    OTHER_X = 4096,   /* x has the other dtype than c->dtype */
-    ONLY_BENCH = 8192 /* too long for the tests */
+        2048,       /* lincomb: every other term has the other dtype; linear, conv2d: residual and row bias have it */
+    OTHER_X = 4096, /* x has the other dtype than c->dtype */
+    ONLY_BENCH = 8192, /* too long for the tests */
+    WITH_LOW = 16384   /* linear: a second product of rank `groups` in `rows` parts */
 };
 
 typedef struct op_case {
@@ -38,7 +39,8 @@ typedef struct op_case {
                       of b along axis; embedding: rows and width of the table */
     int kernel[2], stride, pad[4];
     int rows; /* of row_bias, kv, scale and shift; gather: indices taken */
-    int groups, axis, n_terms;
+    int groups; /* of group_norm; the rank of WITH_LOW */
+    int axis, n_terms;
     kac_act act;
     kac_filter filter;
     kac_dtype from, into; /* copy */
@@ -49,8 +51,8 @@ enum { OP_MAX_IMAGES = 64, OP_MAX_OTHERS = KAC_MAX_TERMS };
 
 typedef struct op_inputs {
     kac_tensor x, other[OP_MAX_OTHERS]; /* other: k, v; b; gamma, beta; scale, shift; further terms; table, position */
-    kac_tensor bias, row_bias, residual;
-    kac_weight w;
+    kac_tensor bias, row_bias, residual, low;
+    kac_weight w, up;
     kac_tensor weight; /* as it was packed, for drivers that want it */
     int index[OP_MAX_IMAGES];
     double number[OP_MAX_IMAGES * KAC_MAX_TERMS]; /* coefficients, timesteps */

@@ -179,6 +179,30 @@ static void sum_tile(const kac_gemm *g, const float *const *rows, const k_block 
             v_store(tile + i * NR + j, v_load(tile + i * NR + j) + v_load(part + i * ldp + j));
 }
 
+/* Adds the second product to the tile of panel p. Where two parts meet inside a panel, each gives its own columns. */
+static void add_low(const kac_gemm *g, int64_t m, int mr, int panel, int nv, float *tile) {
+    float sums[MR * NR] __attribute__((aligned(64)));
+    const float *rows[MR];
+    const int64_t j0 = (int64_t)panel * NR, j1 = j0 + nv * V;
+    const char *b = (const char *)g->low_b + j0 * g->low_k * (g->b_bf16 ? 2 : 4);
+    for (int64_t part = j0 / g->low_columns; part * g->low_columns < j1; part++) {
+        const int64_t at = part * g->low_k;
+        if (at >= g->low_ld) break; /* padding of the last panel */
+        for (int i = 0; i < mr; i++) rows[i] = g->low + (m + i) * g->low_ld + at;
+        micro[mr - 1][g->b_bf16][nv - 1](rows, 1, 0, g->low_k, b, 0, sums);
+        const int first = (int)KAC_MAX(0, part * g->low_columns - j0);
+        const int end = (int)(KAC_MIN(j1, (part + 1) * g->low_columns) - j0);
+        if (first > 0 || end < nv * V) {
+            for (int i = 0; i < mr; i++)
+                for (int j = first; j < end; j++) tile[i * NR + j] += sums[i * NR + j];
+            continue;
+        }
+        for (int i = 0; i < mr; i++)
+            for (int j = 0; j < nv * V; j += V)
+                v_store(tile + i * NR + j, v_load(tile + i * NR + j) + v_load(sums + i * NR + j));
+    }
+}
+
 static void keep_tile(const float *tile, int mr, int nv, float *part, int64_t ldp) {
     for (int i = 0; i < mr; i++)
         for (int j = 0; j < nv * V; j += V) v_store(part + i * ldp + j, v_load(tile + i * NR + j));
@@ -207,6 +231,8 @@ static void tile_pass(const kac_gemm *g, const pass *s, const float *const *rows
             keep_tile(tile, mr, nv, part, s->ldp);
             if (g->geglu) keep_tile(gate, mr, nv, part2, s->ldp);
         } else {
+            if (g->low) add_low(g, m, mr, p, nv, tile);
+            if (g->low && g->geglu) add_low(g, m, mr, p + gate_panel, nv, gate);
             finish_tile(g, tile, g->geglu ? gate : NULL, m, mr, (int64_t)p * NR, n, bias);
         }
     }
