@@ -19,17 +19,45 @@ def noise(seed, *shape):
 
 # ---- UNet2DConditionModel ----
 
-def unet(name, about, latent=(8, 8), n=2, tokens=7, t=(501.0,), drop=(), keep=(), dtype="F32", **config):
+def unet_conditions(config, n, time_ids=None):
+    """What a network reads beside sample, timestep and text, as its configuration wants it: random rows."""
+    given = {}
+    if config.get("addition_embed_type") == "text_time":
+        width = config["projection_class_embeddings_input_dim"] - len(time_ids) * config["addition_time_embed_dim"]
+        given["text_embeds"] = noise(3, n, width)
+        given["time_ids"] = torch.tensor(time_ids, dtype=torch.float32) + torch.arange(n)[:, None] * 8.0
+    if config.get("time_cond_proj_dim"):
+        given["timestep_cond"] = noise(4, n, config["time_cond_proj_dim"])
+    kind = config.get("class_embed_type")
+    if kind == "timestep" or (kind is None and config.get("num_class_embeds")):
+        given["class_labels"] = torch.arange(n) * 3 + 1
+    elif kind == "identity":
+        given["class_labels"] = noise(5, n, 4 * config["block_out_channels"][0])
+    elif kind:
+        given["class_labels"] = noise(5, n, config["projection_class_embeddings_input_dim"])
+    return given
+
+
+def run_unet(model, sample, step, text, given):
+    """The forward pass with those conditions under the arguments where the reference wants them."""
+    given = {k: v if v.dtype == torch.int64 or k == "time_ids" else cast(v) for k, v in given.items()}
+    if "text_embeds" in given:
+        given["added_cond_kwargs"] = {"text_embeds": given.pop("text_embeds"), "time_ids": given.pop("time_ids")}
+    return model(cast(sample), step, *([] if text is None else [cast(text)]), **given).sample
+
+
+def unet(name, about, latent=(8, 8), n=2, tokens=7, t=(501.0,), time_ids=None, drop=(), keep=(), dtype="F32", **config):
     config = {"sample_size": latent[0], "cross_attention_dim": 24, **config}
 
     def run(model, store):
         sample = noise(1, n, model.config.in_channels, *latent)
-        text = noise(2, n, tokens, config["cross_attention_dim"])
+        text = noise(2, n, tokens, config.get("encoder_hid_dim") or config["cross_attention_dim"])
         timestep = torch.tensor(t, dtype=torch.float32)
-        for key, value in (("sample", sample), ("timestep", timestep), ("encoder_hidden_states", text)):
+        given = unet_conditions(config, n, time_ids)
+        for key, value in (("sample", sample), ("timestep", timestep), ("encoder_hidden_states", text), *given.items()):
             store.input(key, value)
         step = timestep.double() if len(t) > 1 else timestep.double()[0]
-        store.output("sample", model(cast(sample), step, cast(text)).sample)
+        store.output("sample", run_unet(model, sample, step, text, given))
     return {"name": "unet/" + name, "about": about, "component": "unet", "class": UNet2DConditionModel, "run": run,
             "make": lambda: UNet2DConditionModel(**config), "drop": drop, "keep": keep, "dtype": dtype}
 
@@ -101,6 +129,49 @@ def unets():
              block_out_channels=[16, 32], norm_num_groups=8, attention_head_dim=4, layers_per_block=1, time_embedding_dim=40,
              time_embedding_act_fn="gelu", timestep_post_act="mish", act_fn="relu", mid_block_type="UNetMidBlock2D",
              mid_block_scale_factor=2.0, **CROSS2),
+        unet("sdxl", "SDXL base in small: pooled text and six sizes, down without attention first, depths 0, 1 and 3",
+             block_out_channels=[16, 32, 48], norm_num_groups=8, attention_head_dim=[1, 2, 3], layers_per_block=2,
+             transformer_layers_per_block=[0, 1, 3], use_linear_projection=True, addition_embed_type="text_time",
+             addition_time_embed_dim=8, projection_class_embeddings_input_dim=64, time_ids=[1024, 1024, 0, 16, 768, 1024],
+             **CROSS3),
+        unet("refiner", "SDXL refiner in small: four levels, five sizes, a depth of 2 in the middle of the list",
+             latent=(16, 8), block_out_channels=[16, 32, 32, 32], norm_num_groups=8, attention_head_dim=[1, 2, 2, 2],
+             layers_per_block=1, transformer_layers_per_block=[1, 2, 1, 1], use_linear_projection=True,
+             addition_embed_type="text_time", addition_time_embed_dim=6, projection_class_embeddings_input_dim=50,
+             time_ids=[512, 512, 0, 0, 6.0], t=(981.0, 1.0), upcast_attention=True,
+             down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+             up_block_types=["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"]),
+        unet("lcm", "LCM: an embedding of the guidance scale is added to the sinusoids", time_cond_proj_dim=20,
+             block_out_channels=[16, 32], norm_num_groups=8, attention_head_dim=4, layers_per_block=1, t=(759.0, 759.0),
+             **CROSS2),
+        unet("ssd_1b", "SSD-1B in small: a depth for every single attention, other ones on the way up, null mid block",
+             block_out_channels=[16, 16, 32], norm_num_groups=8, attention_head_dim=[1, 1, 2], layers_per_block=2,
+             transformer_layers_per_block=[1, [2, 1], [1, 3]], mid_block_type=None,
+             reverse_transformer_layers_per_block=[[2, 1, 3], [1, 0, 2], 1], use_linear_projection=True,
+             addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=64,
+             time_ids=[1024, 1024, 0, 0, 1024, 1024], **CROSS3),
+        unet("class_table", "num_class_embeds and a guidance embedding together", num_class_embeds=7, time_cond_proj_dim=8,
+             block_out_channels=[16, 32], norm_num_groups=8, attention_head_dim=4, layers_per_block=1, **CROSS2),
+        unet("class_timestep", "class labels embedded as timesteps are, beside the time embedding", n=3,
+             class_embed_type="timestep", class_embeddings_concat=True, act_fn="gelu", block_out_channels=[16, 32],
+             norm_num_groups=8, attention_head_dim=4, layers_per_block=1, **CROSS2),
+        unet("class_projection", "class labels are rows through two layers; scaled and unscaled sizes beside them",
+             class_embed_type="projection", projection_class_embeddings_input_dim=40, block_out_channels=[16, 32],
+             norm_num_groups=8, attention_head_dim=4, layers_per_block=1, addition_embed_type="text_time",
+             addition_time_embed_dim=8, time_ids=[64, 64, 0], freq_shift=1, flip_sin_to_cos=False, **CROSS2),
+        unet("class_identity", "class labels are the embedding; tokens are projected first",
+             class_embed_type="identity", encoder_hid_dim=40, block_out_channels=[16, 32], norm_num_groups=8,
+             attention_head_dim=4, layers_per_block=1, **CROSS2),
+        unet("text_pool", "tokens pooled by attention into the time embedding; simple class projection",
+             class_embed_type="simple_projection", projection_class_embeddings_input_dim=12, addition_embed_type="text",
+             addition_embed_type_num_heads=4, encoder_hid_dim=32, encoder_hid_dim_type="text_proj",
+             block_out_channels=[16, 32], norm_num_groups=8, attention_head_dim=4, layers_per_block=1, **CROSS2),
+        unet("resnet_blocks", "ResnetDownsampleBlock2D and ResnetUpsampleBlock2D, scaled, time not activated; fourier time",
+             block_out_channels=[16, 32, 32], norm_num_groups=8, attention_head_dim=4, layers_per_block=1,
+             resnet_out_scale_factor=1.5, resnet_skip_time_act=True, time_embedding_type="fourier", t=(0.25, 1.5),
+             resnet_time_scale_shift="scale_shift",
+             down_block_types=["ResnetDownsampleBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+             up_block_types=["UpBlock2D", "CrossAttnUpBlock2D", "ResnetUpsampleBlock2D"]),
         unet("long_text", "77 tokens, text wider than any level, wide and flat latents", latent=(2, 24), n=1, tokens=77,
              cross_attention_dim=96, block_out_channels=[16, 32], norm_num_groups=8, attention_head_dim=2,
              layers_per_block=1, **CROSS2),
@@ -115,10 +186,11 @@ def unet_plain(name, about, size=(8, 8), n=2, t=(501.0,), drop=(), **config):
     def run(model, store):
         sample = noise(1, n, model.config.in_channels, *size)
         timestep = torch.tensor(t, dtype=torch.float32)
-        store.input("sample", sample)
-        store.input("timestep", timestep)
+        given = unet_conditions({**model.config, **config}, n)
+        for key, value in (("sample", sample), ("timestep", timestep), *given.items()):
+            store.input(key, value)
         step = timestep.double() if len(t) > 1 else timestep.double()[0]
-        store.output("sample", model(cast(sample), step).sample)
+        store.output("sample", run_unet(model, sample, step, None, given))
     return {"name": "unet_plain/" + name, "about": about, "component": "unet", "class": UNet2DModel, "run": run,
             "make": lambda: UNet2DModel(**config), "drop": drop}
 
@@ -145,6 +217,16 @@ def unets_plain():
                    attention_head_dim=8, downsample_type="resnet", upsample_type="resnet", mid_block_scale_factor=1.5,
                    resnet_time_scale_shift="scale_shift", attn_norm_num_groups=4, size=(8, 12),
                    down_block_types=["AttnDownBlock2D", "DownBlock2D"], up_block_types=["AttnUpBlock2D", "UpBlock2D"]),
+        unet_plain("classes", "as class-conditional ADM: a class table, scale_shift, residual samplers in all blocks", n=3,
+                   in_channels=3, out_channels=3, block_out_channels=[16, 32], layers_per_block=1, norm_num_groups=8,
+                   attention_head_dim=8, num_class_embeds=11, resnet_time_scale_shift="scale_shift",
+                   downsample_type="resnet", upsample_type="resnet", t=(40.0, 3.0, 40.0),
+                   down_block_types=["ResnetDownsampleBlock2D", "AttnDownBlock2D"],
+                   up_block_types=["AttnUpBlock2D", "ResnetUpsampleBlock2D"]),
+        unet_plain("fourier", "random frequencies of the noise level's logarithm, output divided by it", in_channels=3,
+                   out_channels=3, block_out_channels=[16, 32], layers_per_block=1, norm_num_groups=8,
+                   attention_head_dim=8, time_embedding_type="fourier", num_class_embeds=5, t=(12.5, 0.75),
+                   down_block_types=["DownBlock2D", "AttnDownBlock2D"], up_block_types=["AttnUpBlock2D", "UpBlock2D"]),
         unet_plain("plain", "no attention at all, one channel, wide sample", size=(4, 24), n=1, in_channels=1,
                    out_channels=1, block_out_channels=[16, 24, 24], layers_per_block=1, norm_num_groups=8,
                    add_attention=False, down_block_types=["DownBlock2D"] * 3, up_block_types=["UpBlock2D"] * 3),

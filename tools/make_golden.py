@@ -132,7 +132,8 @@ def wanted_path(path):
     """How many elements to keep of the output of module `path`; 0: not a tap."""
     parts = path.split(".")
     last = parts[-1]
-    if last in ("conv_in", "conv_out", "time_proj", "time_embedding", "mid_block", "quant_conv", "post_quant_conv",
+    if last in ("conv_in", "conv_out", "time_proj", "time_embedding", "class_embedding", "add_embedding",
+                "encoder_hid_proj", "mid_block", "quant_conv", "post_quant_conv",
                 "embeddings", "final_layer_norm", "pre_layrnorm", "text_projection", "visual_projection"):
         return BLOCK_MAX
     if last.isdigit() and len(parts) >= 2:

@@ -6,24 +6,25 @@
 enum { MAX_BATCH = 1024 };
 
 /* h [N, T, D] += out(attention(norm1(h))); += fc2(act(fc1(norm2(h)))). */
-static kac_status run_layer(kac_ctx *c, const kac_clip_tower *t, const kac_clip_layer *m, kac_tensor *h, bool causal) {
+static kac_status run_layer(kac_ctx *c, const kac_clip_tower *t, int i, kac_tensor *h, bool causal) {
+    const kac_clip_layer *m = &t->layer[i];
     const size_t mark = kac_scope_open(c);
     const int64_t width = t->cfg.width, heads = t->cfg.heads;
     kac_tensor x = KAC_NONE, qkv = KAC_NONE, inner = KAC_NONE, part[3];
     KAC_TRY(kac_nn_norm_run(c, &x, &m->norm1, *h, KAC_ACT_NONE));
     KAC_TRY(kac_nn_linear_run(c, &qkv, &m->qkv, x, KAC_ACT_NONE, KAC_NONE));
-    for (int i = 0; i < 3; i++) part[i] = kac_tensor_split(kac_tensor_slice(qkv, 2, i * width, width), 2, heads);
+    for (int k = 0; k < 3; k++) part[k] = kac_tensor_split(kac_tensor_slice(qkv, 2, k * width, width), 2, heads);
     kac_tensor a = kac_scope_reuse(c, kac_tensor_split(x, 2, heads));
     const kac_attention_opt o = {.scale = 1 / sqrt((double)(width / heads)), .causal = causal};
     KAC_TRY(kac_attention(c, &a, part[0], part[1], part[2], o));
     a = kac_tensor_reshape(a, h->shape[0], h->shape[1], width);
     kac_tensor sum = kac_scope_reuse(c, *h);
-    KAC_TRY(kac_nn_linear_run(c, &sum, &m->out, a, KAC_ACT_NONE, *h));
+    KAC_TRY(kac_nn_linear_add(c, &sum, &m->out, a, *h, "%sencoder.layers.%d.self_attn", t->path.s, i));
     x = kac_scope_reuse(c, x);
     KAC_TRY(kac_nn_norm_run(c, &x, &m->norm2, sum, KAC_ACT_NONE));
     KAC_TRY(kac_nn_linear_run(c, &inner, &m->fc1, x, t->cfg.act, KAC_NONE));
     *h = kac_scope_reuse(c, sum);
-    KAC_TRY(kac_nn_linear_run(c, h, &m->fc2, inner, KAC_ACT_NONE, sum));
+    KAC_TRY(kac_nn_linear_add(c, h, &m->fc2, inner, sum, "%sencoder.layers.%d.mlp", t->path.s, i));
     kac_scope_close(c, mark);
     return KAC_OK;
 }
@@ -31,7 +32,7 @@ static kac_status run_layer(kac_ctx *c, const kac_clip_tower *t, const kac_clip_
 /* Layers first … end − 1. */
 static kac_status run_layers(kac_ctx *c, const kac_clip_tower *t, kac_tensor *h, int first, int end, bool causal) {
     for (int i = first; i < end; i++) {
-        KAC_TRY(run_layer(c, t, &t->layer[i], h, causal));
+        KAC_TRY(run_layer(c, t, i, h, causal));
         KAC_TRY(kac_tap(c, *h, "%sencoder.layers.%d", t->path.s, i));
     }
     return KAC_OK;

@@ -86,17 +86,8 @@ static kac_status run_half(kac_ctx *c, const kac_codec_config *cfg, const kac_co
     return kac_tap(c, z, "%s.conv_out", h->path.s);
 }
 
-static kac_status to_dtype(kac_ctx *c, kac_tensor *x) {
-    if (x->dtype == c->dtype) return KAC_OK;
-    kac_tensor converted;
-    KAC_TRY(kac_take(&converted, &c->scratch, c->dtype, x->rank, x->shape));
-    KAC_TRY(kac_copy(c, &converted, *x));
-    *x = converted;
-    return KAC_OK;
-}
-
 static kac_status decode(kac_tensor *image, const kac_codec *v, kac_ctx *c, kac_tensor z) {
-    KAC_TRY(to_dtype(c, &z));
+    KAC_TRY(kac_nn_cast(c, &z));
     if (v->cfg.tiny) return kac_codec_tiny_run(c, image, v, z, true);
     if (v->cfg.post_quant_conv) {
         kac_tensor y = KAC_NONE;
@@ -109,7 +100,7 @@ static kac_status decode(kac_tensor *image, const kac_codec *v, kac_ctx *c, kac_
 }
 
 static kac_status encode(kac_tensor *moments, const kac_codec *v, kac_ctx *c, kac_tensor image) {
-    KAC_TRY(to_dtype(c, &image));
+    KAC_TRY(kac_nn_cast(c, &image));
     if (v->cfg.tiny) return kac_codec_tiny_run(c, moments, v, image, false);
     KAC_TRY(run_half(c, &v->cfg, &v->encoder, false, &image));
     if (v->cfg.quant_conv) {

@@ -22,6 +22,11 @@ kac_status kac_config_int(const kac_json *j, const cJSON *obj, const char *key, 
     return check_range(j, key, *out, lo, hi);
 }
 
+kac_status kac_config_optional(const kac_json *j, const char *key, int64_t *out, int64_t lo, int64_t hi) {
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(j->root, key);
+    return v == NULL || cJSON_IsNull(v) ? KAC_OK : kac_config_int(j, j->root, key, out, lo, hi);
+}
+
 kac_status kac_config_list(const kac_json *j, const char *key, int64_t *out, int n_max, int *n, int64_t lo,
                            int64_t hi) {
     KAC_TRY(kac_json_ints(j, j->root, key, out, n_max, n));

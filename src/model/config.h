@@ -10,6 +10,8 @@
 kac_status kac_config_open(kac_json *j, const char *dir);
 
 kac_status kac_config_int(const kac_json *j, const cJSON *obj, const char *key, int64_t *out, int64_t lo, int64_t hi);
+/* As kac_config_int of j->root, but a missing key leaves *out outside the range too (0: there is none). */
+kac_status kac_config_optional(const kac_json *j, const char *key, int64_t *out, int64_t lo, int64_t hi);
 /* One number for all n blocks, or a list of exactly n. `out` holds the default on entry. */
 kac_status kac_config_per_block(const kac_json *j, const char *key, int64_t *out, int n, int64_t lo, int64_t hi);
 /* A list of 1 … n_max numbers (a single number is a list of one); *n is its length. Untouched when the key is missing.

@@ -21,72 +21,29 @@ typedef struct pass {
     int n_skip;
 } pass;
 
-/* ---- cross-attention, once per prompt ---- */
-
-static kac_status condition_block(kac_ctx *c, const kac_unet_block *b, kac_unet_cond *cond, kac_tensor tokens) {
-    if (b->type != KAC_BLOCK_CROSS_ATTN) return KAC_OK;
-    for (int i = 0; i < b->n_attentions; i++)
-        KAC_TRY(kac_nn_transformer_condition(c, &b->transformer[i], cond->kv, tokens));
-    return KAC_OK;
-}
-
-static kac_status condition_all(kac_unet_cond *cond, const kac_unet *u, kac_ctx *c, kac_tensor tokens) {
-    if (tokens.dtype != c->dtype) {
-        kac_tensor converted = KAC_NONE;
-        KAC_TRY(kac_take(&converted, &c->scratch, c->dtype, tokens.rank, tokens.shape));
-        KAC_TRY(kac_copy(c, &converted, tokens));
-        tokens = converted;
-    }
-    for (int i = 0; i < u->cfg.n_blocks; i++) KAC_TRY(condition_block(c, &u->down[i], cond, tokens));
-    KAC_TRY(condition_block(c, &u->mid, cond, tokens));
-    for (int i = 0; i < u->cfg.n_blocks; i++) KAC_TRY(condition_block(c, &u->up[i], cond, tokens));
-    return KAC_OK;
-}
-
-kac_status kac_unet_condition(kac_unet_cond **out, const kac_unet *u, kac_ctx *c, const kac_unet_inputs *in) {
-    const kac_tensor tokens = in->tokens;
-    *out = NULL;
-    if (tokens.rank != 3 || tokens.shape[0] < 1 || tokens.shape[1] < 1)
-        return KAC_FAIL(KAC_E_SHAPE, "the prompt's hidden states must be [prompts, tokens, width]");
-    for (int i = 0; i < u->cfg.n_blocks && u->n_kv > 0; i++)
-        if (tokens.shape[2] != u->cfg.cross_dim[i])
-            return KAC_FAIL(KAC_E_SHAPE,
-                            "the prompt's hidden states are %lld wide, this UNet wants cross_attention_dim %lld",
-                            (long long)tokens.shape[2], (long long)u->cfg.cross_dim[i]);
-    kac_unet_cond *cond = kac_alloc(sizeof *cond + (size_t)u->n_kv * sizeof cond->kv[0]);
-    if (cond == NULL) return KAC_E_MEMORY;
-    cond->n = tokens.shape[0];
-    cond->n_kv = u->n_kv;
-    const size_t mark = kac_scope_open(c);
-    const kac_status s = condition_all(cond, u, c, tokens);
-    kac_scope_close(c, mark);
-    if (s == KAC_OK)
-        *out = cond;
-    else
-        kac_free(cond);
-    return s;
-}
-
-void kac_unet_cond_free(kac_unet_cond *cond) {
-    kac_free(cond);
-}
-
-int64_t kac_unet_cond_count(const kac_unet_cond *cond) {
-    return cond->n;
-}
-
 /* ---- time ---- */
 
-/* Row n of the batch uses distinct[row[n]]; returns how many distinct values there are. */
-static int distinct_times(const double *t, int n, double *distinct, int *row) {
-    int n_distinct = 0;
+/* Rows of time embeddings: image n uses row[n], made of timestep t[row] and of what prompt prompt[row] adds. */
+typedef struct time_rows {
+    int n, n_images;
+    int row[KAC_UNET_MAX_BATCH], prompt[KAC_UNET_MAX_BATCH];
+    double t[KAC_UNET_MAX_BATCH];
+} time_rows;
+
+static bool adds_to_time(const kac_unet_cond *cond) {
+    return cond != NULL && (cond->wave_add.data != NULL || cond->time_add.data != NULL || cond->time_more.data != NULL);
+}
+
+static void find_rows(time_rows *r, const double *t, const kac_unet_cond *cond, const int *cond_row, int n) {
+    const bool prompts = adds_to_time(cond);
+    r->n = 0, r->n_images = n;
     for (int i = 0; i < n; i++) {
+        const int prompt = prompts ? cond_row[i] : 0;
         int k = 0;
-        while (k < n_distinct && distinct[k] != t[i]) k++;
-        if (k == n_distinct) distinct[n_distinct++] = t[i];
-        row[i] = k;
+        while (k < r->n && (r->t[k] != t[i] || r->prompt[k] != prompt)) k++;
+        if (k == r->n) r->t[r->n] = t[i], r->prompt[r->n++] = prompt;
+        r->row[i] = k;
     }
-    return n_distinct;
 }
 
 static kac_status activate(kac_ctx *c, kac_tensor *x, kac_act act) {
@@ -98,28 +55,54 @@ static kac_status activate(kac_ctx *c, kac_tensor *x, kac_act act) {
 }
 
 /* A row per distinct timestep, reported as a row per image, which is what the reference computes. */
-static kac_status tap_rows(const pass *p, kac_tensor rows, int n_images, const char *name) {
+static kac_status tap_rows(const pass *p, kac_tensor rows, const time_rows *r, const char *name) {
     if (p->c->tap == NULL) return KAC_OK;
     kac_tensor all = KAC_NONE;
-    KAC_TRY(kac_gather(p->c, &all, rows, p->time.row, n_images));
+    KAC_TRY(kac_gather(p->c, &all, rows, r->row, r->n_images));
     return kac_tap(p->c, all, "%s", name);
 }
 
-/* The embedding of n timesteps, with the activation that every residual block begins with. */
-static kac_status embed_time(pass *p, const double *timestep, int n, int n_images) {
+/* *x += the prompts' rows. */
+static kac_status add_rows(kac_ctx *c, kac_tensor *x, kac_tensor rows, const time_rows *r) {
+    if (rows.data == NULL) return KAC_OK;
+    kac_tensor own = KAC_NONE, sum = kac_scope_reuse(c, *x);
+    KAC_TRY(kac_gather(c, &own, rows, r->prompt, r->n));
+    KAC_TRY(kac_add(c, &sum, *x, own));
+    *x = sum;
+    return KAC_OK;
+}
+
+static kac_status embed_rows(pass *p, kac_tensor *out, const kac_unet_cond *cond, const time_rows *r) {
     const kac_unet_config *cfg = &p->u->cfg;
     kac_ctx *c = p->c;
-    kac_tensor emb = KAC_NONE, wave = KAC_NONE, inner = KAC_NONE;
-    KAC_TRY(kac_take_make(&emb, &c->scratch, c->dtype, n, cfg->time_dim));
-    const size_t mark = kac_scope_open(c);
-    KAC_TRY(kac_take_make(&wave, &c->scratch, c->dtype, n, cfg->channels[0]));
-    KAC_TRY(kac_timestep_embedding(c, &wave, timestep, n, (int)cfg->channels[0], cfg->flip_sin_to_cos, cfg->freq_shift,
-                                   1, 10000));
-    KAC_TRY(tap_rows(p, wave, n_images, "time_proj"));
-    KAC_TRY(kac_nn_linear_run(c, &inner, &p->u->time1, wave, cfg->head_act, KAC_NONE));
-    KAC_TRY(kac_nn_linear_run(c, &emb, &p->u->time2, inner, cfg->time_mlp_post, KAC_NONE));
-    KAC_TRY(tap_rows(p, emb, n_images, "time_embedding"));
+    kac_tensor wave = KAC_NONE, emb = cond != NULL && cond->time_more.data != NULL ? KAC_NONE : *out;
+    KAC_TRY(kac_unet_wave(c, &wave, p->u, r->t, r->n));
+    KAC_TRY(tap_rows(p, wave, r, "time_proj"));
+    if (cond != NULL) KAC_TRY(add_rows(c, &wave, cond->wave_add, r));
+    KAC_TRY(kac_unet_mlp_run(c, &emb, &p->u->time, wave));
+    KAC_TRY(tap_rows(p, emb, r, "time_embedding"));
+    if (cond != NULL) KAC_TRY(add_rows(c, &emb, cond->time_add, r));
+    if (cond != NULL && cond->time_more.data != NULL) {
+        kac_tensor more = KAC_NONE;
+        KAC_TRY(kac_gather(c, &more, cond->time_more, r->prompt, r->n));
+        KAC_TRY(kac_concat(c, out, emb, more, 1));
+        emb = *out;
+    }
     KAC_TRY(activate(c, &emb, cfg->time_post));
+    *out = emb;
+    return KAC_OK;
+}
+
+/* The embedding of r->n timesteps, bare where somebody wants it so, and with the activation that every residual block begins with. */
+static kac_status embed_time(pass *p, const kac_unet_cond *cond, const time_rows *r) {
+    const kac_unet_config *cfg = &p->u->cfg;
+    kac_ctx *c = p->c;
+    kac_tensor emb = KAC_NONE;
+    KAC_TRY(kac_take_make(&emb, &c->scratch, c->dtype, r->n, cfg->time_dim * (cfg->class_concat ? 2 : 1)));
+    if (cfg->skip_time_act) KAC_TRY(kac_take(&p->time.bare, &c->scratch, c->dtype, emb.rank, emb.shape));
+    const size_t mark = kac_scope_open(c);
+    KAC_TRY(embed_rows(p, &emb, cond, r));
+    if (cfg->skip_time_act) KAC_TRY(kac_copy(c, &p->time.bare, emb));
     KAC_TRY(activate(c, &emb, cfg->act));
     kac_scope_close(c, mark);
     p->time.act = emb;
@@ -246,12 +229,7 @@ static kac_status run_up(pass *p, const kac_unet_block *b, kac_tensor *x) {
 
 static kac_status prepare_input(pass *p, kac_tensor *x) {
     kac_ctx *c = p->c;
-    if (x->dtype != c->dtype) {
-        kac_tensor converted = KAC_NONE;
-        KAC_TRY(kac_take(&converted, &c->scratch, c->dtype, x->rank, x->shape));
-        KAC_TRY(kac_copy(c, &converted, *x));
-        *x = converted;
-    }
+    KAC_TRY(kac_nn_cast(c, x));
     if (!p->u->cfg.center_input) return KAC_OK;
     kac_tensor centered = KAC_NONE;
     KAC_TRY(kac_affine(c, &centered, *x, p->u->center_scale, p->u->center_shift));
@@ -259,20 +237,27 @@ static kac_status prepare_input(pass *p, kac_tensor *x) {
     return KAC_OK;
 }
 
-static kac_status finish(pass *p, kac_tensor *out, kac_tensor x) {
+static kac_status finish(pass *p, kac_tensor *out, kac_tensor x, const time_rows *r) {
     kac_ctx *c = p->c;
     kac_tensor h = KAC_NONE, y = out->dtype == c->dtype ? *out : KAC_NONE;
     KAC_TRY(kac_nn_norm_run(c, &h, &p->u->norm_out, x, p->u->cfg.head_act));
     KAC_TRY(kac_nn_conv_run(c, &y, &p->u->conv_out, h, KAC_ACT_NONE, KAC_NONE));
     KAC_TRY(kac_tap(c, y, "conv_out"));
-    return y.data == out->data ? KAC_OK : kac_copy(c, out, y);
+    if (y.data != out->data) KAC_TRY(kac_copy(c, out, y));
+    if (!p->u->cfg.divide_by_time) return KAC_OK;
+    double coef[KAC_UNET_MAX_BATCH];
+    for (int i = 0; i < r->n_images; i++) coef[i] = 1 / r->t[r->row[i]];
+    kac_tensor whole = kac_scope_reuse(c, *out);
+    KAC_TRY(kac_lincomb(c, &whole, 1, out, coef, r->n_images));
+    *out = whole;
+    return KAC_OK;
 }
 
-static kac_status run_all(pass *p, kac_tensor *out, kac_tensor x, const double *timestep, int n_timestep) {
+static kac_status run_all(pass *p, kac_tensor *out, kac_tensor x, const kac_unet_cond *cond, const time_rows *r) {
     const kac_unet *u = p->u;
     const int64_t n = x.shape[0], h = x.shape[1], w = x.shape[2];
     kac_ctx *c = p->c;
-    KAC_TRY(embed_time(p, timestep, n_timestep, (int)n));
+    KAC_TRY(embed_time(p, cond, r));
     if (c->tape == NULL)
         for (int i = 0; i < 2; i++) KAC_TRY(kac_take_make(&p->turn[i], &c->scratch, c->dtype, n * turn_count(u, h, w)));
     KAC_TRY(push_skip(p, n, h, w, u->cfg.channels[0]));
@@ -285,12 +270,16 @@ static kac_status run_all(pass *p, kac_tensor *out, kac_tensor x, const double *
     KAC_TRY(run_mid(p, &x));
     for (int i = 0; i < u->cfg.n_blocks; i++) KAC_TRY(run_up(p, &u->up[i], &x));
     KAC_ASSERT(p->n_skip == 0);
-    return finish(p, out, x);
+    return finish(p, out, x, r);
 }
 
 static kac_status check_cond(const kac_unet *u, const kac_unet_cond *cond, const int *row, int64_t n) {
-    if (u->n_kv == 0) return KAC_OK;
-    if (cond == NULL) return KAC_FAIL(KAC_E_USAGE, "this UNet needs a prompt");
+    const kac_unet_config *cfg = &u->cfg;
+    if (cond == NULL && (u->n_kv > 0 || cfg->addition != KAC_ADDITION_NONE))
+        return KAC_FAIL(KAC_E_USAGE, "this UNet needs a prompt");
+    if (cond == NULL && cfg->class_embed != KAC_CLASS_EMBED_NONE)
+        return KAC_FAIL(KAC_E_USAGE, "this UNet needs class labels");
+    if (cond == NULL) return KAC_OK;
     KAC_ASSERT(cond->n_kv == u->n_kv);
     if (row == NULL)
         return cond->n == n || cond->n == 1
@@ -303,10 +292,18 @@ static kac_status check_cond(const kac_unet *u, const kac_unet_cond *cond, const
     return KAC_OK;
 }
 
+static kac_status check_times(const kac_unet *u, const double *timestep, int64_t n) {
+    for (int64_t i = 0; i < n && u->cfg.divide_by_time; i++)
+        if (!(timestep[i] > 0))
+            return KAC_FAIL(KAC_E_USAGE, "this UNet takes the logarithm of the timestep %g; it must be positive",
+                            timestep[i]);
+    return KAC_OK;
+}
+
 kac_status kac_unet_forward(kac_tensor *out, const kac_unet *u, kac_ctx *c, kac_tensor sample, const double *timestep,
                             const kac_unet_cond *cond, const int *cond_row) {
-    double distinct[KAC_UNET_MAX_BATCH];
-    int row[KAC_UNET_MAX_BATCH], first[KAC_UNET_MAX_BATCH];
+    time_rows r;
+    int first[KAC_UNET_MAX_BATCH];
     if (sample.rank != 4 || sample.shape[3] != u->cfg.in_channels)
         return KAC_FAIL(KAC_E_SHAPE, "this UNet wants [images, height, width, %lld]", (long long)u->cfg.in_channels);
     const int64_t n = sample.shape[0];
@@ -314,17 +311,18 @@ kac_status kac_unet_forward(kac_tensor *out, const kac_unet *u, kac_ctx *c, kac_
         return KAC_FAIL(KAC_E_SHAPE, "a batch of %lld images; it must be between 1 and %d: split it", (long long)n,
                         KAC_UNET_MAX_BATCH);
     KAC_TRY(check_cond(u, cond, cond_row, n));
+    KAC_TRY(check_times(u, timestep, n));
     if (cond != NULL && cond_row == NULL) {
         for (int64_t i = 0; i < n; i++) first[i] = cond->n == 1 ? 0 : (int)i;
         cond_row = first;
     }
     if (out->data == NULL)
         KAC_TRY(kac_take_make(out, &c->scratch, KAC_F32, n, sample.shape[1], sample.shape[2], u->cfg.out_channels));
-    pass p = {.u = u, .c = c, .time = {.row = row}};
+    find_rows(&r, timestep, cond, cond_row, (int)n);
+    pass p = {.u = u, .c = c, .time = {.row = r.row}};
     if (cond != NULL) p.cond = (kac_nn_cond){.layer = cond->kv, .row = cond_row};
-    const int n_distinct = distinct_times(timestep, (int)n, distinct, row);
     const size_t mark = kac_scope_open(c);
-    const kac_status s = run_all(&p, out, sample, distinct, n_distinct);
+    const kac_status s = run_all(&p, out, sample, cond, &r);
     kac_scope_close(c, mark);
     return s;
 }

@@ -6,22 +6,25 @@
 
 enum { MAX_CHANNELS = 1 << 16, MAX_DEPTH = 64 };
 
-static kac_status block_type(const kac_json *j, const char *key, const char *name, bool up, kac_unet_block_type *out) {
+static kac_status block_type(const kac_json *j, const char *key, const char *name, bool up, kac_unet_block_type *out,
+                             bool *resnet) {
     static const struct {
         const char *down, *up;
         kac_unet_block_type type;
-    } types[] = {{"DownBlock2D", "UpBlock2D", KAC_BLOCK_PLAIN},
-                 {"CrossAttnDownBlock2D", "CrossAttnUpBlock2D", KAC_BLOCK_CROSS_ATTN},
-                 {"AttnDownBlock2D", "AttnUpBlock2D", KAC_BLOCK_ATTN}};
+        bool resnet;
+    } types[] = {{"DownBlock2D", "UpBlock2D", KAC_BLOCK_PLAIN, false},
+                 {"CrossAttnDownBlock2D", "CrossAttnUpBlock2D", KAC_BLOCK_CROSS_ATTN, false},
+                 {"AttnDownBlock2D", "AttnUpBlock2D", KAC_BLOCK_ATTN, false},
+                 {"ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D", KAC_BLOCK_PLAIN, true}};
     const char *bare = strncmp(name, "UNetRes", 7) == 0 ? name + 7 : name; /* spelling of the oldest files */
     for (int i = 0; i < KAC_COUNT_OF(types); i++) {
         if (strcmp(up ? types[i].up : types[i].down, bare) != 0) continue;
-        *out = types[i].type;
+        *out = types[i].type, *resnet = types[i].resnet;
         return KAC_OK;
     }
-    return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: \"%s\" holds \"%s\", which is not supported (%s, %s, %s)", j->name, key,
+    return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: \"%s\" holds \"%s\", which is not supported (%s, %s, %s, %s)", j->name, key,
                     name, up ? types[0].up : types[0].down, up ? types[1].up : types[1].down,
-                    up ? types[2].up : types[2].down);
+                    up ? types[2].up : types[2].down, up ? types[3].up : types[3].down);
 }
 
 /* The lists that fix the number of blocks. */
@@ -30,10 +33,12 @@ static kac_status read_blocks(kac_unet_config *cfg, const kac_json *j) {
     int n = 0;
     KAC_TRY(kac_json_texts(j, j->root, "down_block_types", name, KAC_UNET_MAX_BLOCKS, &n));
     if (n > 0) cfg->n_blocks = n;
-    for (int i = 0; i < n; i++) KAC_TRY(block_type(j, "down_block_types", name[i], false, &cfg->down[i]));
+    for (int i = 0; i < n; i++)
+        KAC_TRY(block_type(j, "down_block_types", name[i], false, &cfg->down[i], &cfg->resnet_down[i]));
     int n_up = 0, n_channels = 0;
     KAC_TRY(kac_json_texts(j, j->root, "up_block_types", name, KAC_UNET_MAX_BLOCKS, &n_up));
-    for (int i = 0; i < n_up; i++) KAC_TRY(block_type(j, "up_block_types", name[i], true, &cfg->up[i]));
+    for (int i = 0; i < n_up; i++)
+        KAC_TRY(block_type(j, "up_block_types", name[i], true, &cfg->up[i], &cfg->resnet_up[i]));
     KAC_TRY(kac_config_list(j, "block_out_channels", cfg->channels, KAC_UNET_MAX_BLOCKS, &n_channels, 1, MAX_CHANNELS));
     if (n == 0) n = 4;
     if (n_up == 0) n_up = 4;
@@ -84,19 +89,146 @@ static kac_status read_common(kac_unet_config *cfg, const kac_json *j) {
         return kac_config_unsupported(j, "norm_num_groups", "a number is needed");
     KAC_TRY(kac_config_int(j, j->root, "norm_num_groups", &cfg->groups, 1, MAX_CHANNELS));
     KAC_TRY(kac_json_real(j, j->root, "norm_eps", &cfg->eps));
-    KAC_TRY(kac_config_refuse(j, "time_embedding_type", "positional"));
-    cfg->time_dim = 4 * cfg->channels[0];
-    KAC_TRY(kac_config_int(j, j->root, "time_embedding_dim", &cfg->time_dim, 1, MAX_CHANNELS * 4));
-    KAC_TRY(kac_config_refuse(j, "class_embed_type", NULL));
-    KAC_TRY(kac_config_refuse(j, "num_class_embeds", NULL));
     const char *shift = "default";
     KAC_TRY(kac_json_text(j, j->root, "resnet_time_scale_shift", &shift));
     cfg->scale_shift = strcmp(shift, "scale_shift") == 0;
     if (!cfg->scale_shift && strcmp(shift, "default") != 0)
         return kac_config_unsupported(j, "resnet_time_scale_shift", "default or scale_shift");
     if (!(cfg->eps > 0)) return kac_config_unsupported(j, "norm_eps", "it must be positive");
-    if (cfg->channels[0] < 2 || cfg->channels[0] / 2 - cfg->freq_shift == 0)
+    return KAC_OK;
+}
+
+/* The keys of the time embedding and of class labels. */
+static kac_status read_time(kac_unet_config *cfg, const kac_json *j) {
+    const char *type = "positional";
+    KAC_TRY(kac_json_text(j, j->root, "time_embedding_type", &type));
+    cfg->fourier = strcmp(type, "fourier") == 0;
+    if (!cfg->fourier && strcmp(type, "positional") != 0)
+        return kac_config_unsupported(j, "time_embedding_type", "positional or fourier");
+    cfg->divide_by_time = cfg->fourier && !cfg->conditional;
+    cfg->time_dim = (cfg->fourier && cfg->conditional ? 2 : 4) * cfg->channels[0];
+    KAC_TRY(kac_config_int(j, j->root, "time_embedding_dim", &cfg->time_dim, 1, MAX_CHANNELS * 4));
+    cfg->wave_dim = cfg->channels[0];
+    if (cfg->fourier) cfg->wave_dim = cfg->conditional ? cfg->time_dim : 2 * cfg->channels[0];
+    if (cfg->fourier && cfg->wave_dim % 2 != 0)
+        return kac_config_unsupported(j, "time_embedding_dim", "it must be even");
+    if (!cfg->fourier && (cfg->wave_dim < 2 || cfg->wave_dim / 2 - cfg->freq_shift == 0))
         return kac_config_unsupported(j, "freq_shift", "it leaves no time frequencies");
+    return KAC_OK;
+}
+
+static kac_status read_class_embed(kac_unet_config *cfg, const kac_json *j) {
+    static const struct {
+        const char *name;
+        kac_unet_class_embed kind;
+    } kinds[] = {{"timestep", KAC_CLASS_EMBED_TIMESTEP},
+                 {"identity", KAC_CLASS_EMBED_IDENTITY},
+                 {"projection", KAC_CLASS_EMBED_PROJECTION},
+                 {"simple_projection", KAC_CLASS_EMBED_SIMPLE}};
+    const char *name = NULL;
+    KAC_TRY(kac_json_text(j, j->root, "class_embed_type", &name));
+    KAC_TRY(kac_config_optional(j, "num_class_embeds", &cfg->n_classes, 1, 1 << 24));
+    KAC_TRY(kac_json_bool(j, j->root, "class_embeddings_concat", &cfg->class_concat));
+    if (name == NULL) cfg->class_embed = cfg->n_classes > 0 ? KAC_CLASS_EMBED_TABLE : KAC_CLASS_EMBED_NONE;
+    for (int i = 0; i < (cfg->conditional ? 4 : 2) && name != NULL; i++)
+        if (strcmp(kinds[i].name, name) == 0) cfg->class_embed = kinds[i].kind;
+    if (name != NULL && cfg->class_embed == KAC_CLASS_EMBED_NONE)
+        return kac_config_unsupported(j, "class_embed_type",
+                                      cfg->conditional ? "timestep, identity, projection, simple_projection"
+                                                       : "timestep or identity");
+    cfg->class_dim = cfg->time_dim;
+    if (cfg->class_embed == KAC_CLASS_EMBED_PROJECTION || cfg->class_embed == KAC_CLASS_EMBED_SIMPLE) {
+        cfg->class_dim = 0;
+        KAC_TRY(kac_config_optional(j, "projection_class_embeddings_input_dim", &cfg->class_dim, 1, MAX_CHANNELS));
+        if (cfg->class_dim == 0)
+            return kac_config_unsupported(j, "projection_class_embeddings_input_dim", "class_embed_type needs it");
+    }
+    if (cfg->class_concat && cfg->class_embed == KAC_CLASS_EMBED_NONE)
+        return kac_config_unsupported(j, "class_embeddings_concat", "there is no class embedding");
+    return KAC_OK;
+}
+
+static kac_status read_addition(kac_unet_config *cfg, const kac_json *j) {
+    const char *name = NULL;
+    KAC_TRY(kac_json_text(j, j->root, "addition_embed_type", &name));
+    if (name == NULL) return KAC_OK;
+    if (strcmp(name, "text") == 0)
+        cfg->addition = KAC_ADDITION_TEXT;
+    else if (strcmp(name, "text_time") == 0)
+        cfg->addition = KAC_ADDITION_TEXT_TIME;
+    else
+        return kac_config_unsupported(j, "addition_embed_type", "text or text_time");
+    if (cfg->class_concat)
+        return kac_config_unsupported(j, "addition_embed_type", "class_embeddings_concat makes the widths differ");
+    if (cfg->addition == KAC_ADDITION_TEXT) {
+        const int64_t width = cfg->text_dim > 0 ? cfg->text_dim : cfg->cross_dim[0];
+        cfg->addition_heads = 64;
+        KAC_TRY(kac_config_int(j, j->root, "addition_embed_type_num_heads", &cfg->addition_heads, 1, MAX_CHANNELS));
+        return width % cfg->addition_heads == 0
+                   ? KAC_OK
+                   : kac_config_unsupported(j, "addition_embed_type_num_heads", "it does not divide the text's width");
+    }
+    KAC_TRY(kac_config_optional(j, "projection_class_embeddings_input_dim", &cfg->addition_dim, 1, MAX_CHANNELS));
+    KAC_TRY(kac_config_optional(j, "addition_time_embed_dim", &cfg->addition_time_dim, 1, MAX_CHANNELS));
+    if (cfg->addition_dim == 0)
+        return kac_config_unsupported(j, "projection_class_embeddings_input_dim", "text_time needs it");
+    return cfg->addition_time_dim >= 2 && cfg->addition_time_dim / 2 - cfg->freq_shift != 0
+               ? KAC_OK
+               : kac_config_unsupported(j, "addition_time_embed_dim", "text_time needs it, two at least");
+}
+
+static kac_status read_text(kac_unet_config *cfg, const kac_json *j) {
+    KAC_TRY(kac_config_refuse(j, "encoder_hid_dim_type", "text_proj"));
+    KAC_TRY(kac_config_optional(j, "encoder_hid_dim", &cfg->text_dim, 1, MAX_CHANNELS));
+    if (cfg->text_dim == 0 && cJSON_IsString(cJSON_GetObjectItemCaseSensitive(j->root, "encoder_hid_dim_type")))
+        return kac_config_unsupported(j, "encoder_hid_dim_type", "encoder_hid_dim is missing");
+    for (int i = 1; i < cfg->n_blocks && cfg->text_dim > 0; i++)
+        if (cfg->cross_dim[i] != cfg->cross_dim[0])
+            return kac_config_unsupported(j, "cross_attention_dim", "one number is needed beside encoder_hid_dim");
+    return kac_config_optional(j, "time_cond_proj_dim", &cfg->time_cond_dim, 1, MAX_CHANNELS);
+}
+
+/* How many transformer layers the attentions of one block have: a number for all, or one for each. */
+static kac_status read_depth(const kac_json *j, const char *key, const cJSON *item, int n, int64_t *depth) {
+    const bool list = cJSON_IsArray(item);
+    if (list && cJSON_GetArraySize(item) < n)
+        return KAC_FAIL(KAC_E_FORMAT, "%s: \"%s\" has a list of %d numbers for a block of %d attentions", j->name, key,
+                        cJSON_GetArraySize(item), n);
+    for (int i = 0; i < n; i++) {
+        const cJSON *v = list ? cJSON_GetArrayItem(item, i) : item;
+        if (!cJSON_IsNumber(v) || v->valuedouble != (int)v->valuedouble || v->valuedouble < 0 ||
+            v->valuedouble > MAX_DEPTH)
+            return KAC_FAIL(KAC_E_FORMAT, "%s: \"%s\" must hold whole numbers from 0 to %d", j->name, key, MAX_DEPTH);
+        depth[i] = (int64_t)v->valuedouble;
+    }
+    return KAC_OK;
+}
+
+/* transformer_layers_per_block for the way down and the middle; the way up mirrors it or has a list of its own. */
+static kac_status read_depths(kac_unet_config *cfg, const kac_json *j) {
+    static const char *const down_key = "transformer_layers_per_block", *const up_key =
+                                                                            "reverse_transformer_layers_per_block";
+    const cJSON one = {.type = cJSON_Number, .valuedouble = 1},
+                *down = cJSON_GetObjectItemCaseSensitive(j->root, down_key),
+                *up = cJSON_GetObjectItemCaseSensitive(j->root, up_key);
+    const int n = cfg->n_blocks;
+    if (down == NULL || cJSON_IsNull(down)) down = &one;
+    if (cJSON_IsNull(up)) up = NULL;
+    if (cJSON_IsArray(down) && cJSON_GetArraySize(down) != n)
+        return KAC_FAIL(KAC_E_FORMAT, "%s: \"%s\" has %d entries for %d blocks", j->name, down_key,
+                        cJSON_GetArraySize(down), n);
+    if (up != NULL && (!cJSON_IsArray(up) || cJSON_GetArraySize(up) != n))
+        return KAC_FAIL(KAC_E_FORMAT, "%s: \"%s\" must be a list of %d entries", j->name, up_key, n);
+    for (int i = 0; i < n; i++) {
+        const cJSON *here = cJSON_IsArray(down) ? cJSON_GetArrayItem(down, i) : down;
+        const cJSON *above = up != NULL ? cJSON_GetArrayItem(up, n - 1 - i) : here;
+        if (up == NULL && cJSON_IsArray(here))
+            return KAC_FAIL(KAC_E_FORMAT, "%s: lists inside \"%s\" need \"%s\" beside them", j->name, down_key, up_key);
+        KAC_TRY(read_depth(j, down_key, here, (int)cfg->layers[i], cfg->depth_down[i]));
+        KAC_TRY(
+            read_depth(j, up != NULL ? up_key : down_key, above, (int)cfg->layers[i] + 1, cfg->depth_up[n - 1 - i]));
+        if (i == n - 1) KAC_TRY(read_depth(j, down_key, here, 1, &cfg->depth_mid));
+    }
     return KAC_OK;
 }
 
@@ -122,17 +254,8 @@ static kac_status read_only_cross(kac_unet_config *cfg, const kac_json *j) {
 }
 
 static kac_status refuse_conditional(const kac_json *j) {
-    static const char *const keys[] = {"dual_cross_attention",
-                                       "addition_embed_type",
-                                       "encoder_hid_dim",
-                                       "encoder_hid_dim_type",
-                                       "time_cond_proj_dim",
-                                       "class_embeddings_concat",
-                                       "cross_attention_norm",
-                                       "projection_class_embeddings_input_dim",
-                                       "reverse_transformer_layers_per_block",
-                                       "num_attention_heads"};
-    for (int i = 0; i < KAC_COUNT_OF(keys); i++) KAC_TRY(kac_config_refuse(j, keys[i], NULL));
+    KAC_TRY(kac_config_refuse(j, "dual_cross_attention", NULL));
+    KAC_TRY(kac_config_refuse(j, "num_attention_heads", NULL));
     return kac_config_refuse(j, "attention_type", "default");
 }
 
@@ -152,19 +275,18 @@ static kac_status read_conditional(kac_unet_config *cfg, const kac_json *j) {
                              .act = KAC_ACT_SILU,
                              .groups = 32,
                              .eps = 1e-5,
+                             .resnet_out_scale = 1,
                              .conv_in_kernel = 3,
                              .conv_out_kernel = 3};
     KAC_TRY(refuse_conditional(j));
     KAC_TRY(read_common(cfg, j));
     for (int i = 0; i < cfg->n_blocks; i++) {
         cfg->layers[i] = 2;
-        cfg->transformer_layers[i] = 1;
         cfg->heads[i] = 8;
         cfg->cross_dim[i] = 1280;
     }
     KAC_TRY(kac_config_per_block(j, "layers_per_block", cfg->layers, cfg->n_blocks, 1, KAC_UNET_MAX_LAYERS));
-    KAC_TRY(
-        kac_config_per_block(j, "transformer_layers_per_block", cfg->transformer_layers, cfg->n_blocks, 1, MAX_DEPTH));
+    KAC_TRY(read_depths(cfg, j));
     KAC_TRY(kac_config_per_block(j, "attention_head_dim", cfg->heads, cfg->n_blocks, 1, MAX_CHANNELS));
     KAC_TRY(kac_config_per_block(j, "cross_attention_dim", cfg->cross_dim, cfg->n_blocks, 1, MAX_CHANNELS));
     KAC_TRY(read_only_cross(cfg, j));
@@ -175,6 +297,13 @@ static kac_status read_conditional(kac_unet_config *cfg, const kac_json *j) {
     KAC_TRY(kac_config_int(j, j->root, "conv_out_kernel", &cfg->conv_out_kernel, 1, 15));
     if (cfg->conv_in_kernel % 2 == 0) return kac_config_unsupported(j, "conv_in_kernel", "it must be odd");
     if (cfg->conv_out_kernel % 2 == 0) return kac_config_unsupported(j, "conv_out_kernel", "it must be odd");
+    KAC_TRY(kac_json_real(j, j->root, "resnet_out_scale_factor", &cfg->resnet_out_scale));
+    if (cfg->resnet_out_scale == 0) return kac_config_unsupported(j, "resnet_out_scale_factor", "it divides");
+    KAC_TRY(kac_json_bool(j, j->root, "resnet_skip_time_act", &cfg->skip_time_act));
+    KAC_TRY(read_time(cfg, j));
+    KAC_TRY(read_text(cfg, j));
+    KAC_TRY(read_class_embed(cfg, j));
+    KAC_TRY(read_addition(cfg, j));
     cfg->head_act = cfg->act;
     KAC_TRY(kac_config_act(j, j->root, "timestep_post_act", &cfg->time_mlp_post, false));
     return kac_config_act(j, j->root, "time_embedding_act_fn", &cfg->time_post, false);
@@ -203,6 +332,7 @@ static kac_status read_unconditional(kac_unet_config *cfg, const kac_json *j) {
                              .head_act = KAC_ACT_SILU,
                              .groups = 32,
                              .eps = 1e-5,
+                             .resnet_out_scale = 1,
                              .conv_in_kernel = 3,
                              .conv_out_kernel = 3};
     KAC_TRY(read_common(cfg, j));
@@ -228,6 +358,8 @@ static kac_status read_unconditional(kac_unet_config *cfg, const kac_json *j) {
     bool add_attention = true;
     KAC_TRY(kac_json_bool(j, j->root, "add_attention", &add_attention));
     if (!add_attention && cfg->mid == KAC_BLOCK_ATTN) cfg->head_dim_mid = 0;
+    KAC_TRY(read_time(cfg, j));
+    KAC_TRY(read_class_embed(cfg, j));
     KAC_TRY(sampler_type(j, "downsample_type", &cfg->resnet_samplers_down));
     return sampler_type(j, "upsample_type", &cfg->resnet_samplers_up);
 }

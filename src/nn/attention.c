@@ -102,7 +102,7 @@ kac_status kac_nn_transformer_load(const kac_loader *l, kac_nn_transformer *m, k
                         (long long)o.heads, (long long)o.n, path.s);
     m->path = path;
     m->heads = o.heads;
-    m->block = kac_alloc((size_t)o.layers * sizeof *m->block);
+    m->block = kac_alloc((size_t)KAC_MAX(o.layers, 1) * sizeof *m->block);
     if (m->block == NULL) return KAC_E_MEMORY;
     m->n_blocks = (int)o.layers;
     KAC_TRY(kac_nn_group_norm_load(l, &m->norm, kac_path_of("%s.norm", path.s).s, o.n, o.groups, 1e-6));
@@ -118,12 +118,15 @@ void kac_nn_transformer_free(kac_nn_transformer *m) {
 }
 
 /* h += to_out(attention(norm(h))) */
-static kac_status attend(kac_ctx *c, kac_tensor *h, const kac_nn_cross *m, const kac_nn_norm *norm, int64_t heads,
+static kac_status attend(kac_ctx *c, kac_tensor *h, const kac_nn_transformer *t, int i_block, bool second,
                          kac_nn_cond cond) {
+    const kac_nn_transformer_block *b = &t->block[i_block];
+    const kac_nn_cross *m = second ? &b->attn2 : &b->attn1;
+    const int64_t heads = t->heads;
     const size_t mark = kac_scope_open(c);
     const int64_t n = h->shape[2];
     kac_tensor x = KAC_NONE, q = KAC_NONE;
-    KAC_TRY(kac_nn_norm_run(c, &x, norm, *h, KAC_ACT_NONE));
+    KAC_TRY(kac_nn_norm_run(c, &x, second ? &b->norm2 : &b->norm1, *h, KAC_ACT_NONE));
     KAC_TRY(kac_nn_linear_run(c, &q, &m->q, x, KAC_ACT_NONE, KAC_NONE));
     kac_tensor a = kac_scope_reuse(c, x);
     if (m->cross) {
@@ -135,20 +138,22 @@ static kac_status attend(kac_ctx *c, kac_tensor *h, const kac_nn_cross *m, const
         KAC_TRY(self_attention(c, &a, q, heads));
     }
     kac_tensor sum = kac_scope_reuse(c, *h);
-    KAC_TRY(kac_nn_linear_run(c, &sum, &m->to_out, a, KAC_ACT_NONE, *h));
+    KAC_TRY(kac_nn_linear_add(c, &sum, &m->to_out, a, *h, "%s.transformer_blocks.%d.attn%d", t->path.s, i_block,
+                              second ? 2 : 1));
     *h = sum;
     kac_scope_close(c, mark);
     return KAC_OK;
 }
 
 /* h += ff_out(geglu(ff_in(norm3(h)))) */
-static kac_status feed_forward(kac_ctx *c, kac_tensor *h, const kac_nn_transformer_block *b) {
+static kac_status feed_forward(kac_ctx *c, kac_tensor *h, const kac_nn_transformer *t, int i_block) {
+    const kac_nn_transformer_block *b = &t->block[i_block];
     const size_t mark = kac_scope_open(c);
     kac_tensor x = KAC_NONE, inner = KAC_NONE;
     KAC_TRY(kac_nn_norm_run(c, &x, &b->norm3, *h, KAC_ACT_NONE));
     KAC_TRY(kac_linear(c, &inner, x, &b->ff_in.w, (kac_linear_opt){.bias = b->ff_in.bias, .geglu = true}));
     kac_tensor sum = kac_scope_reuse(c, *h);
-    KAC_TRY(kac_nn_linear_run(c, &sum, &b->ff_out, inner, KAC_ACT_NONE, *h));
+    KAC_TRY(kac_nn_linear_add(c, &sum, &b->ff_out, inner, *h, "%s.transformer_blocks.%d.ff", t->path.s, i_block));
     *h = sum;
     kac_scope_close(c, mark);
     return KAC_OK;
@@ -167,10 +172,9 @@ kac_status kac_nn_transformer_run(kac_ctx *c, const kac_nn_transformer *m, kac_t
         kac_nn_linear_run(c, &h, &m->proj_in, kac_tensor_reshape(x_norm, n, pixels, channels), KAC_ACT_NONE, KAC_NONE));
     kac_scope_close(c, mark_norm);
     for (int i = 0; i < m->n_blocks; i++) {
-        const kac_nn_transformer_block *b = &m->block[i];
-        KAC_TRY(attend(c, &h, &b->attn1, &b->norm1, m->heads, cond));
-        KAC_TRY(attend(c, &h, &b->attn2, &b->norm2, m->heads, cond));
-        KAC_TRY(feed_forward(c, &h, b));
+        KAC_TRY(attend(c, &h, m, i, false, cond));
+        KAC_TRY(attend(c, &h, m, i, true, cond));
+        KAC_TRY(feed_forward(c, &h, m, i));
         KAC_TRY(kac_tap(c, h, "%s.transformer_blocks.%d", m->path.s, i));
     }
     kac_tensor out = kac_tensor_reshape(whole, n, pixels, channels);

@@ -5,10 +5,10 @@
 
 #include "nn/layers.h"
 
-/* The time embedding, activated, one row per distinct timestep: [U, D]; row[n] is image n's. act none: no time
+/* The time embedding, one row per distinct timestep: [U, D], bare and activated; row[n] is image n's. act none: no time
  * embedding. */
 typedef struct kac_nn_time {
-    kac_tensor act;
+    kac_tensor bare, act;
     const int *row;
 } kac_nn_time;
 
@@ -20,8 +20,8 @@ typedef struct kac_nn_resnet_opt {
     int64_t groups;
     double eps, out_scale;
     kac_act act;
-    bool scale_shift;
-    int resample; /* 0, +1: doubles height and width, −1: halves them, both after norm1 */
+    bool scale_shift, bare_time; /* bare_time: projects the embedding that is not activated */
+    int resample;                /* 0, +1: doubles height and width, −1: halves them, both after norm1 */
 } kac_nn_resnet_opt;
 
 typedef struct kac_nn_resnet {

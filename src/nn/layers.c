@@ -1,5 +1,8 @@
 #include "nn/layers.h"
 
+#include "nn/scope.h"
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 static kac_status load_bias(const kac_loader *l, kac_tensor *bias, const char *path, int64_t n) {
@@ -107,6 +110,22 @@ kac_status kac_nn_linear_run(kac_ctx *c, kac_tensor *out, const kac_nn_linear *m
     return kac_linear(c, out, x, &m->w, (kac_linear_opt){.bias = m->bias, .act = act, .residual = residual});
 }
 
+kac_status kac_nn_linear_add(kac_ctx *c, kac_tensor *out, const kac_nn_linear *m, kac_tensor x, kac_tensor residual,
+                             const char *format, ...) {
+    if (c->tap == NULL) return kac_nn_linear_run(c, out, m, x, KAC_ACT_NONE, residual);
+    kac_path name;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name.s, sizeof name.s, format, args);
+    va_end(args);
+    kac_tensor alone = KAC_NONE;
+    const size_t mark = kac_scope_open(c);
+    KAC_TRY(kac_nn_linear_run(c, &alone, m, x, KAC_ACT_NONE, KAC_NONE));
+    KAC_TRY(kac_tap(c, alone, "%s", name.s));
+    kac_scope_close(c, mark);
+    return kac_nn_linear_run(c, out, m, x, KAC_ACT_NONE, residual);
+}
+
 kac_status kac_nn_conv_run(kac_ctx *c, kac_tensor *out, const kac_nn_conv *m, kac_tensor x, kac_act act,
                            kac_tensor residual) {
     return kac_conv2d(c, out, x, &m->w,
@@ -121,6 +140,15 @@ kac_status kac_nn_norm_run(kac_ctx *c, kac_tensor *out, const kac_nn_norm *m, ka
     if (m->groups > 0) return kac_group_norm(c, out, x, m->gamma, m->beta, m->groups, m->eps, act);
     KAC_ASSERT(act == KAC_ACT_NONE);
     return kac_layer_norm(c, out, x, m->gamma, m->beta, m->eps);
+}
+
+kac_status kac_nn_cast(kac_ctx *c, kac_tensor *x) {
+    if (x->dtype == c->dtype) return KAC_OK;
+    kac_tensor converted;
+    KAC_TRY(kac_take(&converted, &c->scratch, c->dtype, x->rank, x->shape));
+    KAC_TRY(kac_copy(c, &converted, *x));
+    *x = converted;
+    return KAC_OK;
 }
 
 kac_status kac_nn_out(kac_ctx *c, kac_tensor *out, int64_t n, int64_t h, int64_t w, int64_t channels) {

@@ -42,11 +42,17 @@ kac_status kac_nn_layer_norm_load(const kac_loader *l, kac_nn_norm *m, const cha
 
 kac_status kac_nn_linear_run(kac_ctx *c, kac_tensor *out, const kac_nn_linear *m, kac_tensor x, kac_act act,
                              kac_tensor residual);
+/* out = linear(x) + residual. When a tap is set, linear(x) alone is computed first and reported under the name. */
+kac_status kac_nn_linear_add(kac_ctx *c, kac_tensor *out, const kac_nn_linear *m, kac_tensor x, kac_tensor residual,
+                             const char *format, ...) __attribute__((format(printf, 6, 7)));
 kac_status kac_nn_conv_run(kac_ctx *c, kac_tensor *out, const kac_nn_conv *m, kac_tensor x, kac_act act,
                            kac_tensor residual);
 kac_status kac_nn_norm_run(kac_ctx *c, kac_tensor *out, const kac_nn_norm *m, kac_tensor x, kac_act act);
 
 #define KAC_NONE ((kac_tensor){0})
+
+/* *x in c->dtype: itself, or a copy in scratch. */
+kac_status kac_nn_cast(kac_ctx *c, kac_tensor *x);
 
 /* Taken by the caller's side when *out is none: [N, h, w, C] of c->dtype in scratch. */
 kac_status kac_nn_out(kac_ctx *c, kac_tensor *out, int64_t n, int64_t h, int64_t w, int64_t channels);

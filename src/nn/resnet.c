@@ -25,7 +25,8 @@ static kac_status middle(kac_ctx *c, kac_tensor *h, const kac_nn_resnet *m, kac_
     const kac_nn_resnet_opt *o = &m->o;
     kac_conv_opt conv = {.stride = 1, .pad = {1, 1, 1, 1}, .bias = m->conv1.bias};
     kac_tensor t = KAC_NONE;
-    if (time.act.data != NULL) KAC_TRY(kac_nn_linear_run(c, &t, &m->time, time.act, KAC_ACT_NONE, KAC_NONE));
+    if (time.act.data != NULL)
+        KAC_TRY(kac_nn_linear_run(c, &t, &m->time, o->bare_time ? time.bare : time.act, KAC_ACT_NONE, KAC_NONE));
     if (!o->scale_shift) {
         conv.row_bias = t;
         conv.row_index = time.row;

@@ -182,24 +182,67 @@ static kac_status forward_unet(kac_ctx *c, pass *p) {
     return kac_unet_forward(&p->out[0], p->unet, c, p->x, p->timestep, p->cond, NULL);
 }
 
+/* A tensor's numbers on the heap, [*rows, *n]; a tensor of rank 1 has rows of one. */
+static kac_status read_reals(job *j, const char *name, double **out, int64_t *rows, int64_t *n) {
+    kac_tensor t;
+    KAC_TRY(find_input(j, name, -1, &t));
+    const int64_t count = kac_tensor_count(t);
+    *rows = t.rank == 0 ? 1 : t.shape[0];
+    *n = count / *rows;
+    *out = kac_alloc((size_t)count * sizeof **out);
+    if (*out == NULL) return KAC_E_MEMORY;
+    for (int64_t i = 0; i < count; i++) (*out)[i] = kac_element_load(t.data, t.dtype, i);
+    return KAC_OK;
+}
+
+/* What the network's configuration asks for beside sample and timestep, and what is there of it. */
+static kac_status read_conditions(job *j, const kac_unet_config *cfg, kac_unet_inputs *in, double **owned) {
+    int64_t rows = 0, n = 0;
+    if (cfg->conditional) KAC_TRY(read_numbers(j, "encoder_hidden_states", 3, &in->tokens));
+    in->n = cfg->conditional ? in->tokens.shape[0] : 0;
+    if (cfg->addition == KAC_ADDITION_TEXT_TIME) {
+        KAC_TRY(read_numbers(j, "text_embeds", 2, &in->pooled));
+        KAC_TRY(read_reals(j, "time_ids", &owned[0], &rows, &n));
+        if (rows != in->n)
+            return KAC_FAIL(KAC_E_SHAPE, "%s: \"time_ids\" has %lld rows, \"encoder_hidden_states\" %lld",
+                            j->a->in_path, (long long)rows, (long long)in->n);
+        in->time_ids = owned[0], in->n_time_ids = (int)n;
+    }
+    if (cfg->time_cond_dim > 0 && kac_st_entry_of(&j->in, "timestep_cond") != NULL)
+        KAC_TRY(read_numbers(j, "timestep_cond", 2, &in->timestep_cond));
+    if (cfg->class_embed == KAC_CLASS_EMBED_NONE) return KAC_OK;
+    if (cfg->class_embed != KAC_CLASS_EMBED_TABLE && cfg->class_embed != KAC_CLASS_EMBED_TIMESTEP) {
+        KAC_TRY(read_numbers(j, "class_labels", 2, &in->label_rows));
+        if (!cfg->conditional) in->n = in->label_rows.shape[0];
+        return KAC_OK;
+    }
+    KAC_TRY(read_reals(j, "class_labels", &owned[1], &rows, &n));
+    if (!cfg->conditional) in->n = rows;
+    if (n != 1 || rows != in->n)
+        return KAC_FAIL(KAC_E_SHAPE, "%s: \"class_labels\" must hold one number for each of %lld rows", j->a->in_path,
+                        (long long)in->n);
+    in->labels = owned[1];
+    return KAC_OK;
+}
+
 static kac_status unet_with_prompt(job *j, pass *p) {
-    static const char *const text = "encoder_hidden_states";
-    double timestep[MAX_ROWS];
-    kac_tensor tokens;
+    double timestep[MAX_ROWS], *owned[2] = {NULL, NULL};
     KAC_TRY(read_numbers(j, "sample", 4, &p->x));
     if (p->x.shape[0] > MAX_ROWS)
         return KAC_FAIL(KAC_E_SHAPE, "%s: \"sample\" has %lld rows; at most %d", j->a->in_path,
                         (long long)p->x.shape[0], MAX_ROWS);
     KAC_TRY(read_timesteps(j, p->x.shape[0], timestep));
     p->timestep = timestep;
+    const kac_unet_config *cfg = kac_unet_config_of(p->unet);
     kac_unet_cond *cond = NULL;
-    if (kac_unet_config_of(p->unet)->conditional) {
-        KAC_TRY(read_numbers(j, text, 3, &tokens));
-        KAC_TRY(kac_unet_condition(&cond, p->unet, &j->c, &(kac_unet_inputs){.tokens = tokens}));
-    }
+    kac_unet_inputs in = {0};
+    kac_status s = read_conditions(j, cfg, &in, owned);
+    if (s == KAC_OK && (cfg->conditional || cfg->class_embed != KAC_CLASS_EMBED_NONE))
+        s = kac_unet_condition(&cond, p->unet, &j->c, &in);
     p->cond = cond;
-    const kac_status s = repeat(j, p, forward_unet);
+    if (s == KAC_OK) s = repeat(j, p, forward_unet);
     kac_unet_cond_free(cond);
+    kac_free(owned[0]), kac_free(owned[1]);
     return s == KAC_OK ? add_output(j, "sample", p->out[0]) : s;
 }
 

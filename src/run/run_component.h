@@ -9,7 +9,8 @@
 struct kac_ops;
 
 /* component      reads                                                   writes
- * unet           sample, timestep ([] or [N]), encoder_hidden_states     sample   (UNet2DModel: without the last input)
+ * unet           sample, timestep ([] or [N]), encoder_hidden_states     sample   (UNet2DModel: without the last input;
+ *                as the configuration wants them: text_embeds and time_ids, timestep_cond, class_labels)
  * text_encoder   input_ids                                               last_hidden_state, pooler_output
  *                                                                        (, text_embeds with a projection)
  * clip           pixel_values, input_ids                                 image_embeds, text_embeds, logits_per_image

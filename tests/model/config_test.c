@@ -37,6 +37,12 @@ static void test_unet_defaults(void) {
     CHECK_OK(kac_unet_config_load(
         &c, folder("{\"_class_name\": \"FlaxUNet2DConditionModel\", \"attention_head_dim\": [5, 10, 20, 20]}")));
     CHECK(c.heads[0] == 5 && c.heads[3] == 20);
+    /* Lists inside lists, as SSD-1B has them: the way up is named from its own start. */
+    CHECK_OK(kac_unet_config_load(
+        &c, folder(UNET ", \"transformer_layers_per_block\": [0, 1, [2, 2], [4, 5]], "
+                        "\"reverse_transformer_layers_per_block\": [[7, 6, 8], [2, 1, 1], 3, 9]}")));
+    CHECK(c.depth_down[0][0] == 0 && c.depth_down[1][1] == 1 && c.depth_down[3][1] == 5 && c.depth_mid == 4);
+    CHECK(c.depth_up[0][0] == 7 && c.depth_up[0][2] == 8 && c.depth_up[2][2] == 3 && c.depth_up[3][0] == 9);
 }
 
 static const struct {
@@ -65,19 +71,34 @@ static const struct {
     {UNET ", \"transformer_layers_per_block\": [[1], 2, 3, 4]}", KAC_E_FORMAT, "transformer_layers_per_block"},
     {UNET ", \"only_cross_attention\": [true, false]}", KAC_E_FORMAT, "only_cross_attention"},
     {UNET ", \"only_cross_attention\": [1, 1, 1, 1]}", KAC_E_FORMAT, "only_cross_attention"},
-    {UNET ", \"addition_embed_type\": \"text_time\"}", KAC_E_UNSUPPORTED, "\"addition_embed_type\" is \"text_time\""},
-    {UNET ", \"class_embed_type\": \"timestep\"}", KAC_E_UNSUPPORTED, "\"class_embed_type\" is \"timestep\""},
-    {UNET ", \"time_cond_proj_dim\": 256}", KAC_E_UNSUPPORTED, "\"time_cond_proj_dim\" is 256"},
+    {UNET ", \"addition_embed_type\": \"text_time\"}", KAC_E_UNSUPPORTED, "projection_class_embeddings_input_dim"},
+    {UNET ", \"addition_embed_type\": \"text_time\", \"projection_class_embeddings_input_dim\": 2816}",
+     KAC_E_UNSUPPORTED, "addition_time_embed_dim"},
+    {UNET ", \"addition_embed_type\": \"image\"}", KAC_E_UNSUPPORTED, "\"addition_embed_type\" is \"image\""},
+    {UNET ", \"addition_embed_type\": \"text\", \"addition_embed_type_num_heads\": 3}", KAC_E_UNSUPPORTED,
+     "addition_embed_type_num_heads"},
+    {UNET ", \"class_embed_type\": \"projection\"}", KAC_E_UNSUPPORTED, "projection_class_embeddings_input_dim"},
+    {UNET ", \"class_embed_type\": \"wheel\"}", KAC_E_UNSUPPORTED, "\"class_embed_type\" is \"wheel\""},
+    {UNET ", \"class_embeddings_concat\": true}", KAC_E_UNSUPPORTED, "class_embeddings_concat"},
+    {UNET ", \"encoder_hid_dim_type\": \"image_proj\", \"encoder_hid_dim\": 8}", KAC_E_UNSUPPORTED, "image_proj"},
+    {UNET ", \"encoder_hid_dim_type\": \"text_proj\"}", KAC_E_UNSUPPORTED, "encoder_hid_dim is missing"},
+    {UNET ", \"attention_type\": \"gated\"}", KAC_E_UNSUPPORTED, "\"attention_type\" is \"gated\""},
+    {UNET ", \"reverse_transformer_layers_per_block\": [[1, 1], 1, 1, 1]}", KAC_E_FORMAT,
+     "a list of 2 numbers for a block of 3"},
+    {UNET ", \"transformer_layers_per_block\": [1, 2]}", KAC_E_FORMAT, "2 entries for 4 blocks"},
+    {UNET ", \"transformer_layers_per_block\": [1, 2, -1, 1]}", KAC_E_FORMAT, "whole numbers from 0"},
     {UNET ", \"num_attention_heads\": 8}", KAC_E_UNSUPPORTED, "num_attention_heads"},
     {UNET ", \"dual_cross_attention\": true}", KAC_E_UNSUPPORTED, "dual_cross_attention"},
-    {UNET ", \"time_embedding_type\": \"fourier\"}", KAC_E_UNSUPPORTED, "\"time_embedding_type\" is \"fourier\""},
+    {UNET ", \"time_embedding_type\": \"learned\"}", KAC_E_UNSUPPORTED, "\"time_embedding_type\" is \"learned\""},
+    {UNET ", \"resnet_out_scale_factor\": 0}", KAC_E_UNSUPPORTED, "resnet_out_scale_factor"},
     {UNET ", \"resnet_time_scale_shift\": \"spatial\"}", KAC_E_UNSUPPORTED, "spatial"},
     {UNET ", \"norm_num_groups\": null}", KAC_E_UNSUPPORTED, "norm_num_groups"},
     {UNET ", \"norm_eps\": 0}", KAC_E_UNSUPPORTED, "norm_eps"},
     {UNET ", \"conv_in_kernel\": 4}", KAC_E_UNSUPPORTED, "conv_in_kernel"},
     {UNET ", \"mid_block_scale_factor\": 0}", KAC_E_UNSUPPORTED, "mid_block_scale_factor"},
     {UNET ", \"center_input_sample\": 1}", KAC_E_FORMAT, "center_input_sample"},
-    {PLAIN ", \"num_class_embeds\": 10}", KAC_E_UNSUPPORTED, "\"num_class_embeds\" is 10"},
+    {PLAIN ", \"num_class_embeds\": 0}", KAC_E_UNSUPPORTED, "\"num_class_embeds\" is 0"},
+    {PLAIN ", \"class_embed_type\": \"projection\"}", KAC_E_UNSUPPORTED, "\"class_embed_type\" is \"projection\""},
     {PLAIN ", \"down_block_types\": [\"DownBlock2D\", \"DownBlock2D\", \"DownBlock2D\", \"CrossAttnDownBlock2D\"]}",
      KAC_E_UNSUPPORTED, "down_block_types"},
     {PLAIN ", \"downsample_type\": \"fir\"}", KAC_E_UNSUPPORTED, "\"downsample_type\" is \"fir\""},
