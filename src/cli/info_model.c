@@ -120,7 +120,7 @@ kac_status kac_info_component(cJSON *d, const char *dir) {
 kac_status kac_info_safetensors(cJSON *d, const char *path) {
     kac_weights st = {0};
     KAC_TRY(kac_weights_open(&st, path));
-    cJSON_AddStringToObject(d, "kind", "safetensors");
+    cJSON_AddStringToObject(d, "kind", st.files[0].torch ? "PyTorch file" : "safetensors");
     cJSON_AddStringToObject(d, "path", path);
     double parameters = 0, bytes = 0;
     cJSON *rows = cJSON_CreateArray();
@@ -140,7 +140,7 @@ kac_status kac_info_safetensors(cJSON *d, const char *path) {
     cJSON_AddNumberToObject(d, "parameters", parameters);
     cJSON_AddNumberToObject(d, "bytes", bytes);
     const cJSON *metadata = cJSON_GetObjectItemCaseSensitive(st.files[0].header.root, "__metadata__");
-    if (metadata != NULL) cJSON_AddItemToObject(d, "metadata", cJSON_Duplicate(metadata, true));
+    if (metadata != NULL && metadata->child != NULL) cJSON_AddItemToObject(d, "metadata", cJSON_Duplicate(metadata, true));
     cJSON_AddItemToObject(d, "tensors", rows);
     kac_weights_close(&st);
     return KAC_OK;

@@ -39,11 +39,12 @@ __attribute__((format(printf, 4, 5))) static kac_status tensor_fail(const kac_we
 static kac_status refuse_other_kind(const kac_weights_file *f) {
     const char *s = (const char *)f->map.data;
     const size_t n = f->map.n;
-    if (n >= 4 && memcmp(s, "PK\3\4", 4) == 0)
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s is a PyTorch file (zip with pickle), not safetensors: convert it first",
-                        f->path);
     if (n >= 2 && s[0] == (char)0x80 && s[1] >= 2 && s[1] <= 5)
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s is a Python pickle, not safetensors: convert it first", f->path);
+        return KAC_FAIL(KAC_E_UNSUPPORTED,
+                        "%s is a Python pickle, but none of torch.save: kac reads safetensors and PyTorch files",
+                        f->path);
+    if (n >= 5 && (memcmp(s, "<!DOC", 5) == 0 || memcmp(s, "<html", 5) == 0))
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s is a web page, not weights: the download went wrong", f->path);
     if (n >= 4 && memcmp(s, "GGUF", 4) == 0)
         return KAC_FAIL(KAC_E_UNSUPPORTED, "%s is a GGUF file: kac reads safetensors", f->path);
     if (n >= 23 && memcmp(s, "version https://git-lfs", 23) == 0)
@@ -196,7 +197,7 @@ kac_status kac_st_header_read(kac_weights_file *f, kac_weights_entry **entries, 
     *n_entries = 0;
     KAC_TRY(refuse_other_kind(f));
     if (f->map.n < 8)
-        return KAC_FAIL(KAC_E_FORMAT, "%s: %zu bytes are too few for a safetensors file", f->path, f->map.n);
+        return KAC_FAIL(KAC_E_FORMAT, "%s: %zu bytes are too few for weights", f->path, f->map.n);
     uint64_t n_header = 0;
     for (int i = 7; i >= 0; i--) n_header = n_header << 8 | f->map.data[i];
     if (n_header > KAC_ST_MAX_HEADER_BYTES)

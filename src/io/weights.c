@@ -1,4 +1,5 @@
 #include "io/safetensors_header.h"
+#include "io/torch_file.h"
 #include "io/weights_file.h"
 #include <stdlib.h>
 #include <string.h>
@@ -33,7 +34,8 @@ kac_status kac_weights_add_file(kac_weights *s, char *path) {
     KAC_TRY(kac_map_open(&f->map, path));
     kac_weights_entry *entries;
     int n;
-    KAC_TRY(kac_st_header_read(f, &entries, &n));
+    f->torch = kac_torch_is_file(f->map);
+    KAC_TRY(f->torch ? kac_torch_read(f, &entries, &n) : kac_st_header_read(f, &entries, &n));
     for (int i = 0; i < n; i++) entries[i].file = s->n_files - 1;
     if (s->entries == NULL) {
         s->entries = entries;

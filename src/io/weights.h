@@ -30,8 +30,9 @@ typedef struct kac_weights_entry {
 
 typedef struct kac_weights_file {
     char *path;
+    bool torch; /* written by torch.save; else safetensors */
     kac_map map;
-    kac_json header; /* of a safetensors file: owns the names; root may be NULL */
+    kac_json header; /* what __metadata__ and, of a safetensors file, the names lie in; root may be NULL */
 } kac_weights_file;
 
 /* One file or the shards of one model. Zeroed = empty; close is allowed on an empty one. */
@@ -43,15 +44,17 @@ typedef struct kac_weights {
     int n_entries;
 } kac_weights;
 
-/* Opens one file, its format told by its content. KAC_E_IO unreadable; KAC_E_FORMAT malformed, naming file and tensor;
- * KAC_E_UNSUPPORTED for a file of another kind (pickle, GGUF, Git LFS pointer). On failure *s is empty. The file must
- * not shrink while it is open. */
+/* Opens one file, its format told by its content: safetensors or what torch.save writes (io/torch_file.h). KAC_E_IO
+ * unreadable; KAC_E_FORMAT malformed, naming file and tensor; KAC_E_UNSUPPORTED for a file of another kind (GGUF, Git LFS
+ * pointer, a pickle that wants code). On failure *s is empty. The file must not shrink while it is open. */
 kac_status kac_weights_open(kac_weights *s, const char *path);
 
 /* Opens the weights of a model folder; stem is "diffusion_pytorch_model" (diffusers) or "model" (transformers). In this
- * order: STEM.safetensors, STEM.safetensors.index.json with its shards, and the same two of the variant fp16.
- * KAC_E_UNSUPPORTED when the folder holds only .bin or .ckpt files. */
+ * order: STEM.safetensors, STEM.safetensors.index.json with its shards, the same of the variants fp16 and bf16, then all
+ * of these as .bin, where transformers' stem is "pytorch_model". */
 kac_status kac_weights_open_dir(kac_weights *s, const char *dir, const char *stem);
+/* Only files of this variant ("fp16", "non_ema"); NULL: as kac_weights_open_dir. */
+kac_status kac_weights_open_variant(kac_weights *s, const char *dir, const char *stem, const char *variant);
 
 void kac_weights_close(kac_weights *s);
 

@@ -136,7 +136,8 @@ static void test_lengths(void) {
     CHECK_FAILS(kac_weights_open(&s, make_file("page", page, 4096 - 8, 0)), KAC_E_FORMAT, "JSON");
     CHECK_FAILS(kac_weights_open(&s, temp_dir()), KAC_E_IO, "folder");
     CHECK_FAILS(kac_weights_open(&s, temp_path("missing")), KAC_E_IO, "missing");
-    CHECK_FAILS(kac_weights_open(&s, temp_write("a.bin", "PK\3\4\0\0\0\0", 8)), KAC_E_UNSUPPORTED, "PyTorch");
+    CHECK_FAILS(kac_weights_open(&s, temp_write("a.bin", "PK\3\4\0\0\0\0", 8)), KAC_E_FORMAT, "cut off");
+    CHECK_FAILS(kac_weights_open(&s, temp_write("page.bin", "<!DOCTYPE html>", 15)), KAC_E_UNSUPPORTED, "web page");
     CHECK_FAILS(kac_weights_open(&s, temp_write("a.pkl", "\x80\2}q\0\0\0\0.", 9)), KAC_E_UNSUPPORTED, "pickle");
     CHECK_FAILS(kac_weights_open(&s, temp_write("a.gguf", "GGUF\3\0\0\0", 8)), KAC_E_UNSUPPORTED, "GGUF");
     CHECK_FAILS(kac_weights_open(&s, temp_write("lfs", "version https://git-lfs.github.com/spec/v1\n", 43)),
@@ -198,13 +199,21 @@ static void test_folder(void) {
     CHECK_OK(kac_dir_make(dir));
     CHECK_FAILS(kac_weights_open_dir(&s, dir, "model"), KAC_E_IO, "there is no model.safetensors");
     temp_write("m/pytorch_model.bin", "x", 1);
-    CHECK_FAILS(kac_weights_open_dir(&s, dir, "model"), KAC_E_UNSUPPORTED, "convert");
+    CHECK_FAILS(kac_weights_open_dir(&s, dir, "model"), KAC_E_FORMAT, "1 bytes are too few");
+    copy_file("tests/io/data/torch/plain.pt", temp_path("m/pytorch_model.bin"));
+    if (CHECK_OK(kac_weights_open_dir(&s, dir, "model"))) CHECK(kac_weights_entry_of(&s, "stepped") != NULL);
+    kac_weights_close(&s);
+    CHECK_FAILS(kac_weights_open_dir(&s, dir, "diffusion_pytorch_model"), KAC_E_IO,
+                "no diffusion_pytorch_model.safetensors");
+    CHECK_FAILS(kac_weights_open_variant(&s, dir, "model", "fp16"), KAC_E_IO, "no model.fp16.safetensors");
     const char *one = "{" T("one", "U8", "[1]", 0, 1) "}", *two = "{" T("two", "U8", "[2]", 0, 2) "}";
     make_file("m/model.fp16.safetensors", one, strlen(one), 1);
     if (CHECK_OK(kac_weights_open_dir(&s, dir, "model"))) {
         CHECK_FAILS(kac_weights_find(&s, "ones", &x), KAC_E_FORMAT, "the nearest is \"one\"");
         kac_weights_close(&s);
     }
+    CHECK_OK(kac_weights_open_variant(&s, dir, "model", "fp16"));
+    kac_weights_close(&s);
     make_file("m/model-1.safetensors", one, strlen(one), 1);
     make_file("m/model-2.safetensors", two, strlen(two), 2);
     CHECK_OK(open_index("{\"weight_map\":{\"one\":\"model-1.safetensors\",\"two\":\"model-2.safetensors\"}}"));
@@ -219,7 +228,12 @@ static void test_folder(void) {
     CHECK_FAILS(open_index("{\"weight_map\":[]}"), KAC_E_FORMAT, "weight_map must be an object");
     CHECK_FAILS(open_index("{\"weight_map\":{\"three\":\"model-1.safetensors\"}}"), KAC_E_FORMAT,
                 "\"three\" is not in the shard");
-    CHECK_FAILS(open_index("{\"weight_map\":{\"one\":\"model-9.safetensors\"}}"), KAC_E_IO, "model-9");
+    CHECK_FAILS(open_index("{\"weight_map\":{\"one\":\"model-9.safetensors\"}}"), KAC_E_IO,
+                "names the shard model-9.safetensors, which is not there");
+    const char *bins = "{\"weight_map\":{\"one\":\"model-1.safetensors\"}}"; /* its shard may be of any format */
+    temp_write("m/other.bin.index.json", bins, strlen(bins));
+    if (CHECK_OK(kac_weights_open_dir(&s, dir, "other"))) CHECK(s.n_entries == 1);
+    kac_weights_close(&s);
     make_file("m/model-3.safetensors", one, strlen(one), 1);
     CHECK_FAILS(open_index("{\"weight_map\":{\"one\":\"model-1.safetensors\",\"two\":\"model-3.safetensors\"}}"),
                 KAC_E_FORMAT, "two tensors are named \"one\"");
