@@ -13,3 +13,8 @@ bool kac_utf8_valid(const void *text, size_t n) {
         if ((used = kac_utf8_next(&c, s, n)) == 0) return false;
     return true;
 }
+
+bool kac_utf8_is_space(int32_t c) {
+    return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
+           c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}

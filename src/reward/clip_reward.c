@@ -2,13 +2,15 @@
 #include "model/clip.h"
 #include "reward/preprocess.h"
 #include "text/tokenizer.h"
+#include <math.h>
 #include <string.h>
 
 typedef struct clip_reward {
     kac_clip *clip;
     kac_tokenizer *tokenizer;
     kac_preprocess preprocess;
-    double scale;     /* 1 or the logit scale */
+    double scale;     /* of the cosine */
+    bool clamped;     /* below 0 is 0 */
     kac_tensor texts; /* [P, E] f32 in c->run, normalised */
 } clip_reward;
 
@@ -62,7 +64,7 @@ static kac_status clip_score(kac_image_reward *r, const kac_picture *pictures, i
                     *text = (const float *)self->texts.data + pictures[i].prompt * width;
         double dot = 0;
         for (int64_t j = 0; j < width && !plan; j++) dot += (double)image[j] * text[j];
-        out[i] = dot * self->scale;
+        out[i] = self->scale * (self->clamped ? fmax(dot, 0) : dot);
     }
     return KAC_OK;
 }
@@ -82,6 +84,13 @@ static kac_status clip_open(kac_image_reward *r, const char *dir, bool logit) {
     r->self = self, r->prepare = clip_prepare, r->score = clip_score, r->close = clip_close, r->needs_prompt = true;
     KAC_TRY(open_parts(self, r->c, dir));
     self->scale = logit ? kac_clip_config_of(self->clip)->logit_scale : 1;
+    return KAC_OK;
+}
+
+kac_status kac_clipscore_reward_open(kac_image_reward *r, const char *dir) {
+    KAC_TRY(clip_open(r, dir, false));
+    clip_reward *self = r->self;
+    self->scale = 2.5, self->clamped = true;
     return KAC_OK;
 }
 

@@ -1,5 +1,6 @@
 #include "reward/image_reward.h"
 #include "reward/clip_reward.h"
+#include "reward/color_reward.h"
 #include "reward/jpeg_reward.h"
 #include "reward/judge_reward.h"
 #include <string.h>
@@ -14,8 +15,17 @@ typedef struct reward_kind {
 static const reward_kind kinds[] = {
     {"clip", "DIR", "shapes-clip", kac_clip_reward_open},
     {"clip-logit", "DIR", "shapes-clip", kac_clip_logit_reward_open},
-    {"jpeg", NULL, NULL, kac_jpeg_reward_open},
+    {"clipscore", "DIR", "shapes-clip", kac_clipscore_reward_open},
+    {"pickscore", "DIR", NULL, kac_clip_logit_reward_open},
+    {"jpeg", NULL, NULL, kac_incompressibility_reward_open},
+    {"incompressibility", NULL, NULL, kac_incompressibility_reward_open},
+    {"compressibility", NULL, NULL, kac_compressibility_reward_open},
+    {"brightness", "0…1", NULL, kac_brightness_reward_open},
+    {"color", "#RRGGBB", NULL, kac_color_reward_open},
     {"shapes-judge", NULL, NULL, kac_judge_reward_open},
+    {"shapes-share", NULL, NULL, kac_judge_share_reward_open},
+    {"shapes-count", NULL, NULL, kac_judge_count_reward_open},
+    {"shapes-relation", NULL, NULL, kac_judge_relation_reward_open},
 };
 
 static kac_status find_kind(const reward_kind **out, const char *name) {

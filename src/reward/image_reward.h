@@ -5,10 +5,14 @@
  *     KAC_TRY(kac_image_reward_prepare(r, prompts, n_prompts));              // prompts are encoded once
  *     KAC_TRY(kac_image_reward_score(r, pictures, n, values));
  *
- *     clip=DIR        cosine of a CLIP folder's image and text embeddings
- *     clip-logit=DIR  the same times the model's logit scale: log-odds between prompts
- *     jpeg            size in kB of the picture as a JPEG of quality 95 (weight −1: reward compressibility)
- *     shapes-judge    1 when a picture of coloured shapes shows exactly what its prompt says, else 0 (judge.h)
+ *     clip=DIR           cosine of a CLIP folder's image and text embeddings
+ *     clip-logit=DIR     the same times the model's logit scale: log-odds between prompts
+ *     clipscore=DIR      2.5 max(cosine, 0) (Hessel et al. 2021)
+ *     pickscore=DIR      logit scale times cosine of the PickScore folder (Kirstain et al. 2023)
+ *     incompressibility  size in kB of the picture as a JPEG of quality 95 (also: jpeg); compressibility: minus that
+ *     brightness=T       −|mean luma − T|; color=#RRGGBB: −mean squared distance (color_reward.h)
+ *     shapes-judge       1 when a picture of coloured shapes shows exactly what its prompt says, else 0 (judge.h)
+ *     shapes-share       the share of what the prompt says that holds; shapes-count, shapes-relation: of these alone
  */
 #ifndef KAC_IMAGE_REWARD_H
 #define KAC_IMAGE_REWARD_H
@@ -37,7 +41,7 @@ struct kac_image_reward {
     void (*close)(kac_image_reward *r);
 };
 
-/* "clip", "clip-logit" without a folder mean the shipped judge: "clip:2" becomes "clip=WEIGHTS/shapes-clip:2". Any other text is copied.
+/* "clip" and its kin without a folder mean the shipped judge: "clip:2" becomes "clip=WEIGHTS/shapes-clip:2". Any other text is copied.
  * Caller frees; NULL when out of memory. */
 char *kac_image_reward_expand(const char *spec, const char *weights_dir);
 

@@ -4,7 +4,8 @@
 
 #include "reward/image_reward.h"
 
-/* kB (1000 bytes) at quality 95; needs no prompt. */
-kac_status kac_jpeg_reward_open(kac_image_reward *r, const char *path);
+/* + or − kB (1000 bytes) of the file that Pillow writes at quality 95; no prompt. */
+kac_status kac_incompressibility_reward_open(kac_image_reward *r, const char *path);
+kac_status kac_compressibility_reward_open(kac_image_reward *r, const char *path);
 
 #endif

@@ -71,6 +71,21 @@ bool kac_scene_satisfies(const kac_scene *scene, const kac_scene_spec *want);
 /* Every object is close enough to its template. */
 bool kac_scene_clean(const kac_scene *scene);
 
+/* How many of the things that the caption says of its object i (shape, colour, size) hold for `o`; NULL: none. *n_stated: how many it
+ * says. */
+int kac_object_facts(const kac_scene_object *o, const kac_scene_spec *want, int i, int *n_stated);
+/* Where a stands as seen from b. */
+kac_relation kac_object_relation(const kac_scene_object *a, const kac_scene_object *b);
+
+/* ---- partial scores, 0 … 1 ---- */
+/* The share of what the caption states that holds: the number of objects; shape, colour and size of each, by the object that fits best
+ * and is still free; the relation of the two so found; the background. */
+double kac_scene_share(const kac_scene *scene, const kac_scene_spec *want);
+/* 1 / (1 + |objects seen − objects said|). */
+double kac_scene_count_share(const kac_scene *scene, const kac_scene_spec *want);
+/* 1: both objects are there and stand as said; 1/2: both are there; else 0. */
+double kac_scene_relation_share(const kac_scene *scene, const kac_scene_spec *want);
+
 /* Signed distance of a shape of radius 1 at the origin, negative inside; x right, y down. */
 float kac_shape_distance(kac_shape shape, float x, float y);
 

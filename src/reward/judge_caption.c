@@ -115,16 +115,25 @@ bool kac_scene_parse(kac_scene_spec *out, const char *caption) {
     return out->n_objects > 0;
 }
 
-static kac_relation relation_of(const kac_scene_object *a, const kac_scene_object *b) {
+kac_relation kac_object_relation(const kac_scene_object *a, const kac_scene_object *b) {
     const float dx = a->x - b->x, dy = a->y - b->y;
     if (fabsf(dx) > fabsf(dy)) return dx < 0 ? KAC_REL_LEFT : KAC_REL_RIGHT;
     return dy < 0 ? KAC_REL_ABOVE : KAC_REL_BELOW;
 }
 
+int kac_object_facts(const kac_scene_object *o, const kac_scene_spec *want, int i, int *n_stated) {
+    const kac_object_size size = o != NULL && o->r > large_radius ? KAC_SIZE_LARGE : KAC_SIZE_SMALL;
+    const bool color = want->objects[i].color >= 0, sized = want->objects[i].size != KAC_SIZE_ANY;
+    *n_stated = 1 + color + sized;
+    if (o == NULL) return 0;
+    return (o->shape == want->objects[i].shape) + (color && o->color == want->objects[i].color) +
+           (sized && want->objects[i].size == size);
+}
+
 static bool matches(const kac_scene_object *o, const kac_scene_spec *want, int i) {
-    const kac_object_size size = o->r > large_radius ? KAC_SIZE_LARGE : KAC_SIZE_SMALL;
-    return o->shape == want->objects[i].shape && (want->objects[i].color < 0 || o->color == want->objects[i].color) &&
-           (want->objects[i].size == KAC_SIZE_ANY || want->objects[i].size == size);
+    int n_stated;
+    const int n_held = kac_object_facts(o, want, i, &n_stated);
+    return n_held == n_stated;
 }
 
 /* One kind of object: the right number, all of one colour. */
@@ -156,7 +165,7 @@ bool kac_scene_satisfies(const kac_scene *scene, const kac_scene_spec *want) {
     for (int first = 0; first < 2; first++) {
         const kac_scene_object *a = &scene->objects[first], *b = &scene->objects[1 - first];
         if (matches(a, want, 0) && matches(b, want, 1) &&
-            (want->relation == KAC_REL_NONE || relation_of(a, b) == want->relation))
+            (want->relation == KAC_REL_NONE || kac_object_relation(a, b) == want->relation))
             return true;
     }
     return false;

@@ -2,12 +2,6 @@
 #include "text/tokenizer_parts.h"
 #include <utf8proc.h>
 
-/* Unicode's White_Space. */
-static bool is_space(utf8proc_int32_t c) {
-    return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
-           c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-}
-
 static void add_char(kac_text *t, utf8proc_int32_t c) {
     utf8proc_uint8_t bytes[4];
     const utf8proc_ssize_t n = utf8proc_encode_char(c, bytes);
@@ -44,7 +38,7 @@ kac_status kac_text_normalize(kac_text *out, const char *text, size_t n) {
         const size_t used = kac_utf8_next(&c, composed + i, (size_t)(n_composed - i));
         KAC_ASSERT(used > 0);
         i += (utf8proc_ssize_t)used;
-        if (is_space(c)) {
+        if (kac_utf8_is_space(c)) {
             if (!in_space) kac_text_add_bytes(out, " ", 1);
             in_space = true;
             continue;
