@@ -1,40 +1,13 @@
 #include "model/clip_net.h"
 #include "nn/scope.h"
 
-#include <math.h>
-
 enum { MAX_BATCH = 1024 };
-
-/* h [N, T, D] += out(attention(norm1(h))); += fc2(act(fc1(norm2(h)))). */
-static kac_status run_layer(kac_ctx *c, const kac_clip_tower *t, int i, kac_tensor *h, bool causal) {
-    const kac_clip_layer *m = &t->layer[i];
-    const size_t mark = kac_scope_open(c);
-    const int64_t width = t->cfg.width, heads = t->cfg.heads;
-    kac_tensor x = KAC_NONE, qkv = KAC_NONE, inner = KAC_NONE, part[3];
-    KAC_TRY(kac_nn_norm_run(c, &x, &m->norm1, *h, KAC_ACT_NONE));
-    KAC_TRY(kac_nn_linear_run(c, &qkv, &m->qkv, x, KAC_ACT_NONE, KAC_NONE));
-    for (int k = 0; k < 3; k++) part[k] = kac_tensor_split(kac_tensor_slice(qkv, 2, k * width, width), 2, heads);
-    kac_tensor a = kac_scope_reuse(c, kac_tensor_split(x, 2, heads));
-    const kac_attention_opt o = {.scale = 1 / sqrt((double)(width / heads)), .causal = causal};
-    KAC_TRY(kac_attention(c, &a, part[0], part[1], part[2], o));
-    a = kac_tensor_reshape(a, h->shape[0], h->shape[1], width);
-    kac_tensor sum = kac_scope_reuse(c, *h);
-    KAC_TRY(kac_nn_linear_add(c, &sum, &m->out, a, *h, "%sencoder.layers.%d.self_attn", t->path.s, i));
-    x = kac_scope_reuse(c, x);
-    KAC_TRY(kac_nn_norm_run(c, &x, &m->norm2, sum, KAC_ACT_NONE));
-    KAC_TRY(kac_nn_linear_run(c, &inner, &m->fc1, x, t->cfg.act, KAC_NONE));
-    *h = kac_scope_reuse(c, sum);
-    KAC_TRY(kac_nn_linear_add(c, h, &m->fc2, inner, sum, "%sencoder.layers.%d.mlp", t->path.s, i));
-    kac_scope_close(c, mark);
-    return KAC_OK;
-}
 
 /* Layers first … end − 1. */
 static kac_status run_layers(kac_ctx *c, const kac_clip_tower *t, kac_tensor *h, int first, int end, bool causal) {
-    for (int i = first; i < end; i++) {
-        KAC_TRY(run_layer(c, t, i, h, causal));
-        KAC_TRY(kac_tap(c, *h, "%sencoder.layers.%d", t->path.s, i));
-    }
+    for (int i = first; i < end; i++)
+        KAC_TRY(kac_nn_encoder_layer_run(c, &t->layer[i], h, t->cfg.heads, t->cfg.act, causal,
+                                         kac_path_of("%sencoder.layers.%d", t->path.s, i).s));
     return KAC_OK;
 }
 
@@ -126,31 +99,10 @@ kac_status kac_clip_text_embeds(kac_tensor *out, const kac_clip *m, kac_ctx *c, 
     return s;
 }
 
-/* Patches in rows, then the embedding with positions: [N, 1 + patches, D]. */
-static kac_status embed_image(const kac_clip *m, kac_ctx *c, kac_tensor *h, kac_tensor pixels) {
-    const kac_clip_config *cfg = &m->cfg;
-    const int64_t n = pixels.shape[0], side = cfg->image_size / cfg->patch, p = cfg->patch, width = cfg->vision.width;
-    const int64_t inner = p * p * cfg->image_channels;
-    const int zero[MAX_BATCH] = {0};
-    kac_tensor rows, positions = KAC_NONE, patches = KAC_NONE, first = KAC_NONE;
-    KAC_TRY(kac_take_make(&rows, &c->scratch, c->dtype, n, side, side, p, p, cfg->image_channels));
-    /* An image that is no multiple of the patch loses its right and bottom edge, as in a convolution without padding. */
-    kac_tensor x = kac_tensor_slice(kac_tensor_slice(pixels, 1, 0, side * p), 2, 0, side * p);
-    x = kac_tensor_split(kac_tensor_split(x, 2, side), 1, side); /* [N, side, p, side, p, channels] */
-    KAC_TRY(kac_copy(c, &rows, kac_tensor_transpose(x, 2, 3)));
-    KAC_TRY(kac_gather(c, &positions, m->patch_rows, zero, (int)n));
-    patches = kac_scope_reuse(c, positions);
-    KAC_TRY(kac_nn_linear_run(c, &patches, &m->patch, kac_tensor_reshape(rows, n, side * side, inner), KAC_ACT_NONE,
-                              positions));
-    KAC_TRY(kac_gather(c, &first, m->class_row, zero, (int)n));
-    KAC_TRY(kac_take_make(h, &c->scratch, c->dtype, n, side * side + 1, width));
-    KAC_TRY(kac_concat(c, h, first, patches, 1));
-    return kac_tap(c, *h, "vision_model.embeddings");
-}
-
 static kac_status image_states(const kac_clip *m, kac_ctx *c, kac_tensor *out, kac_tensor pixels, bool normalized) {
     kac_tensor h = KAC_NONE, x = KAC_NONE, pooled = KAC_NONE;
-    KAC_TRY(embed_image(m, c, &h, pixels));
+    KAC_TRY(kac_nn_patches_run(c, &h, &m->patches, pixels));
+    KAC_TRY(kac_tap(c, h, "vision_model.embeddings"));
     x = kac_scope_reuse(c, h);
     KAC_TRY(kac_nn_norm_run(c, &x, &m->pre_norm, h, KAC_ACT_NONE));
     KAC_TRY(kac_tap(c, x, "vision_model.pre_layrnorm"));

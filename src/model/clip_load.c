@@ -112,7 +112,7 @@ static kac_status load_tower(kac_clip_tower *t, const kac_loader *l, kac_path pa
     t->layer = kac_alloc((size_t)cfg.layers * sizeof *t->layer);
     if (t->layer == NULL) return KAC_E_MEMORY;
     for (int i = 0; i < (int)cfg.layers; i++) {
-        kac_clip_layer *m = &t->layer[i];
+        kac_nn_encoder_layer *m = &t->layer[i];
         const kac_path p = kac_path_of("%sencoder.layers.%d", path.s, i);
         const kac_path qkv[3] = {kac_path_of("%s.self_attn.q_proj", p.s), kac_path_of("%s.self_attn.k_proj", p.s),
                                  kac_path_of("%s.self_attn.v_proj", p.s)};
@@ -148,37 +148,17 @@ static kac_status load_text(kac_clip *m, const kac_loader *l) {
                : KAC_OK;
 }
 
-/* Class and patch positions are added to constants once: class_row is the whole first token. */
-static kac_status load_positions(kac_clip *m, const kac_loader *l) {
-    kac_ctx *c = l->c;
-    const int64_t width = m->cfg.vision.width, side = m->cfg.image_size / m->cfg.patch;
-    kac_tensor class_token, positions, sum = KAC_NONE;
-    const size_t mark = kac_arena_mark(&c->scratch);
-    KAC_TRY(kac_loader_get(l, &class_token, "vision_model.embeddings.class_embedding", 1, &width));
-    KAC_TRY(kac_loader_get(l, &positions, "vision_model.embeddings.position_embedding.weight", 2,
-                           (int64_t[]){side * side + 1, width}));
-    kac_tensor a, b;
-    KAC_TRY(kac_take_make(&a, &c->scratch, KAC_F32, 1, width));
-    KAC_TRY(kac_take_make(&b, &c->scratch, KAC_F32, 1, width));
-    KAC_TRY(kac_copy(c, &a, kac_tensor_reshape(class_token, 1, width)));
-    KAC_TRY(kac_copy(c, &b, kac_tensor_slice(positions, 0, 0, 1)));
-    KAC_TRY(kac_lincomb(c, &sum, 2, (kac_tensor[]){a, b}, (double[]){1, 1}, 1));
-    KAC_TRY(kac_take_make(&m->class_row, &c->model, c->dtype, 1, width));
-    KAC_TRY(kac_copy(c, &m->class_row, sum));
-    KAC_TRY(kac_take_make(&m->patch_rows, &c->model, c->dtype, side * side, width));
-    KAC_TRY(kac_copy(c, &m->patch_rows, kac_tensor_slice(positions, 0, 1, side * side)));
-    m->class_row = kac_tensor_reshape(m->class_row, 1, 1, width);
-    m->patch_rows = kac_tensor_reshape(m->patch_rows, 1, side * side, width);
-    kac_arena_release(&c->scratch, mark);
-    return KAC_OK;
-}
-
 static kac_status load_vision(kac_clip *m, const kac_loader *l) {
     kac_clip_config *cfg = &m->cfg;
     const int64_t width = cfg->vision.width;
-    KAC_TRY(kac_nn_patch_load(l, &m->patch, "vision_model.embeddings.patch_embedding", cfg->image_channels, width,
-                              (int)cfg->patch));
-    KAC_TRY(load_positions(m, l));
+    KAC_TRY(kac_nn_patches_load(l, &m->patches,
+                                (kac_nn_patches_opt){.proj = "vision_model.embeddings.patch_embedding",
+                                                     .class_token = "vision_model.embeddings.class_embedding",
+                                                     .positions = "vision_model.embeddings.position_embedding.weight",
+                                                     .image_size = cfg->image_size,
+                                                     .patch = cfg->patch,
+                                                     .channels = cfg->image_channels,
+                                                     .width = width}));
     KAC_TRY(kac_nn_layer_norm_load(l, &m->pre_norm, "vision_model.pre_layrnorm", width, cfg->vision.eps));
     KAC_TRY(load_tower(&m->vision, l, kac_path_of("vision_model."), cfg->vision));
     KAC_TRY(kac_nn_layer_norm_load(l, &m->post_norm, "vision_model.post_layernorm", width, cfg->vision.eps));

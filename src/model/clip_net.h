@@ -3,17 +3,12 @@
 #define KAC_CLIP_NET_H
 
 #include "model/clip.h"
-#include "nn/layers.h"
-
-typedef struct kac_clip_layer {
-    kac_nn_norm norm1, norm2;
-    kac_nn_linear qkv, out, fc1, fc2;
-} kac_clip_layer;
+#include "nn/encoder.h"
 
 typedef struct kac_clip_tower {
     kac_clip_tower_config cfg;
     kac_path path;
-    kac_clip_layer *layer; /* cfg.layers, on the heap */
+    kac_nn_encoder_layer *layer; /* cfg.layers, on the heap */
 } kac_clip_tower;
 
 struct kac_clip {
@@ -21,8 +16,7 @@ struct kac_clip {
     kac_clip_tower text, vision;
     kac_tensor token_table, position_table; /* [vocabulary, D], [tokens, D] of c->dtype */
     kac_nn_norm final_norm;
-    kac_nn_linear patch;
-    kac_tensor class_row, patch_rows; /* [1, D], [1, patches, D] of c->dtype: their positions added */
+    kac_nn_patches patches;
     kac_nn_norm pre_norm, post_norm;
     kac_nn_linear text_projection, visual_projection;
 };

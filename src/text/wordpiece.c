@@ -21,11 +21,11 @@ static void emit(encoder *e, int32_t id) {
 
 /* ---- characters ---- */
 
+/* Characters that no version of Unicode has assigned stay, as in the reference. */
 static bool is_removed(int32_t c) {
     if (c == '\t' || c == '\n' || c == '\r') return false;
     const utf8proc_category_t k = utf8proc_category(c);
-    return c == 0 || c == 0xFFFD || k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF ||
-           k == UTF8PROC_CATEGORY_CN || k == UTF8PROC_CATEGORY_CO || k == UTF8PROC_CATEGORY_CS;
+    return c == 0 || c == 0xFFFD || k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CO;
 }
 
 static bool is_punctuation(int32_t c) {
