@@ -36,7 +36,7 @@ static int compare_modules(const void *a, const void *b) {
 }
 
 typedef struct entry {
-    const kac_st_entry *st;
+    const kac_weights_entry *st;
     kac_lora_key key;
     char flat[KAC_LORA_MAX_NAME];
 } entry;
@@ -58,7 +58,7 @@ static kac_status read_keys(kac_lora *l, entry *entries, int *n) {
     bool any = false;
     *n = 0;
     for (int i = 0; i < l->weights.n_entries; i++) {
-        const kac_st_entry *st = &l->weights.entries[i];
+        const kac_weights_entry *st = &l->weights.entries[i];
         entry *e = &entries[*n];
         bool known;
         KAC_TRY(kac_lora_key_read(&e->key, &known, st->name, l->path));
@@ -127,9 +127,9 @@ static kac_status check_module(const kac_lora *l, kac_lora_module *m) {
     return KAC_OK;
 }
 
-static kac_status read_alpha(const kac_lora *l, kac_lora_module *m, const kac_st_entry *st) {
+static kac_status read_alpha(const kac_lora *l, kac_lora_module *m, const kac_weights_entry *st) {
     kac_tensor t;
-    KAC_TRY(kac_st_view(&l->weights, st, &t));
+    KAC_TRY(kac_weights_view(&l->weights, st, &t));
     if (kac_tensor_count(t) != 1) return KAC_FAIL(KAC_E_FORMAT, "%s: %s must be one number", l->path, st->name);
     m->alpha = kac_element_load(t.data, t.dtype, 0);
     return isfinite(m->alpha) ? KAC_OK : KAC_FAIL(KAC_E_NONFINITE, "%s: %s is not finite", l->path, st->name);
@@ -151,7 +151,7 @@ static kac_status read_module(kac_lora *l, const entry *entries, int n) {
         if (slot == KAC_LORA_ALPHA)
             KAC_TRY(read_alpha(l, m, entries[i].st));
         else
-            KAC_TRY(kac_st_view(&l->weights, entries[i].st, slots[slot]));
+            KAC_TRY(kac_weights_view(&l->weights, entries[i].st, slots[slot]));
     }
     if (n == 1 && entries[0].key.slot == KAC_LORA_ALPHA) { /* nothing to apply it to */
         add_unknown(l, entries[0].st->name);
@@ -182,7 +182,7 @@ static kac_status read_modules(kac_lora *l) {
 
 static kac_status read_all(kac_lora *l, const char *path) {
     KAC_TRY(find_file(&l->path, path));
-    KAC_TRY(kac_st_open(&l->weights, l->path));
+    KAC_TRY(kac_weights_open(&l->weights, l->path));
     KAC_TRY(read_modules(l));
     return kac_lora_read_scales(l);
 }
@@ -198,7 +198,7 @@ void kac_lora_close(kac_lora *l) {
     for (int i = 0; i < l->n_modules; i++) kac_free(l->modules[i].path), kac_free(l->modules[i].flat);
     kac_free(l->modules);
     kac_free(l->path);
-    kac_st_close(&l->weights);
+    kac_weights_close(&l->weights);
     *l = (kac_lora){0};
 }
 
@@ -206,6 +206,25 @@ const kac_lora_module *kac_lora_find(const kac_lora *l, kac_lora_part part, cons
     const kac_lora_module key = {.part = part, .flat = (char *)(uintptr_t)flat};
     return l->n_modules == 0 ? NULL
                              : bsearch(&key, l->modules, (size_t)l->n_modules, sizeof *l->modules, compare_modules);
+}
+
+void kac_lora_resolve_sgm(kac_lora *l, int layers) {
+    bool any = false;
+    for (int i = 0; i < l->n_modules; i++) {
+        kac_lora_module *m = &l->modules[i];
+        char name[KAC_LORA_MAX_NAME], flat[KAC_LORA_MAX_NAME];
+        if (!m->sgm || !kac_lora_from_sgm(name, m->path, layers)) continue;
+        kac_lora_flatten(flat, name);
+        char *own_path = kac_strdup(name), *own_flat = kac_strdup(flat);
+        if (own_path == NULL || own_flat == NULL) { /* left as it was: it then matches nothing, which is reported */
+            kac_free(own_path), kac_free(own_flat);
+            continue;
+        }
+        kac_free(m->path), kac_free(m->flat);
+        m->path = own_path, m->flat = own_flat, m->sgm = false;
+        any = true;
+    }
+    if (any) qsort(l->modules, (size_t)l->n_modules, sizeof *l->modules, compare_modules);
 }
 
 /* ---- what it is for ---- */

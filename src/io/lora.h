@@ -17,7 +17,7 @@
 #ifndef KAC_IO_LORA_H
 #define KAC_IO_LORA_H
 
-#include "io/safetensors.h"
+#include "io/weights.h"
 
 typedef enum kac_lora_part { KAC_LORA_UNET, KAC_LORA_TEXT, KAC_LORA_TEXT_2, KAC_LORA_N_PARTS } kac_lora_part;
 const char *kac_lora_part_name(kac_lora_part part); /* "unet", "text_encoder", "text_encoder_2" */
@@ -49,7 +49,7 @@ enum { KAC_LORA_N_SHOWN = 3 };
 
 typedef struct kac_lora {
     char *path; /* of the file that was read */
-    kac_st weights;
+    kac_weights weights;
     kac_lora_format format;   /* of its first key */
     kac_lora_module *modules; /* sorted by part and flat name */
     int n_modules;
@@ -64,6 +64,10 @@ void kac_lora_close(kac_lora *l);
 
 /* The module of that flat name in `part`; NULL: none. */
 const kac_lora_module *kac_lora_find(const kac_lora *l, kac_lora_part part, const char *flat);
+
+/* Gives the modules with names of the original code the names of diffusers, for a UNet with `layers` residual blocks in a down block; those
+ * without one keep theirs. */
+void kac_lora_resolve_sgm(kac_lora *l, int layers);
 
 /* Which base model the shapes speak of: "SD 1.x", "SD 2.x", "SDXL", or "" when they say nothing. */
 const char *kac_lora_base(const kac_lora *l);

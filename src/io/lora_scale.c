@@ -95,7 +95,7 @@ static kac_status scale_by(kac_lora *l, const kac_json *json) {
 /* adapter_config.json beside a file of PEFT's. */
 static kac_status open_config(kac_json *json, bool *found, const kac_lora *l) {
     *found = false;
-    const char *metadata = kac_st_metadata(&l->weights, "lora_adapter_metadata");
+    const char *metadata = kac_weights_metadata(&l->weights, "lora_adapter_metadata");
     if (metadata != NULL) {
         *found = true;
         return kac_json_parse(json, metadata, strlen(metadata), l->path);

@@ -173,7 +173,12 @@ kac_status kac_clip_load_from(kac_clip **out, kac_ctx *c, const kac_source *sour
     *out = NULL;
     kac_clip *m = kac_alloc(sizeof *m);
     if (m == NULL) return KAC_E_MEMORY;
-    const kac_loader l = {.c = c, .weights = &source->weights, .path = source->path};
+    const kac_loader l = {.c = c,
+                          .weights = &source->weights,
+                          .path = source->path,
+                          .lora = source->lora,
+                          .lora_part = source->lora_part};
+    kac_lora_begin(&l);
     kac_status s = kac_clip_config_read(&m->cfg, &source->config);
     if (s == KAC_OK) s = load_text(m, &l);
     if (s == KAC_OK && m->cfg.has_vision) s = load_vision(m, &l);

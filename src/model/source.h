@@ -9,12 +9,15 @@
 #define KAC_SOURCE_H
 
 #include "base/json.h"
-#include "io/weights.h"
+#include "io/lora.h"
 
 typedef struct kac_source {
     char *path;          /* where it comes from, for messages */
     kac_json config;     /* as config.json of a diffusers or transformers folder */
     kac_weights weights; /* under the names of such a folder */
+    /* Set by the caller once it is open: what is added while a network is loaded (nn/lora.h), borrowed; NULL: nothing. */
+    struct kac_lora_set *lora;
+    kac_lora_part lora_part;
 } kac_source;
 
 /* dir/config.json and the weights beside it (kac_weights_open_dir). On failure *s is empty. */

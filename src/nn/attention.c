@@ -151,7 +151,7 @@ static kac_status feed_forward(kac_ctx *c, kac_tensor *h, const kac_nn_transform
     const size_t mark = kac_scope_open(c);
     kac_tensor x = KAC_NONE, inner = KAC_NONE;
     KAC_TRY(kac_nn_norm_run(c, &x, &b->norm3, *h, KAC_ACT_NONE));
-    KAC_TRY(kac_linear(c, &inner, x, &b->ff_in.w, (kac_linear_opt){.bias = b->ff_in.bias, .geglu = true}));
+    KAC_TRY(kac_nn_linear_apply(c, &inner, &b->ff_in, x, (kac_linear_opt){.geglu = true}));
     kac_tensor sum = kac_scope_reuse(c, *h);
     KAC_TRY(kac_nn_linear_add(c, &sum, &b->ff_out, inner, *h, "%s.transformer_blocks.%d.ff", t->path.s, i_block));
     *h = sum;

@@ -1,4 +1,5 @@
 #include "nn/layers.h"
+#include "nn/scope.h"
 
 #include "nn/scope.h"
 #include <stdarg.h>
@@ -13,7 +14,8 @@ kac_status kac_nn_linear_load(const kac_loader *l, kac_nn_linear *m, const char 
                               bool bias) {
     kac_tensor src;
     KAC_TRY(kac_loader_get(l, &src, kac_path_of("%s.weight", path).s, 2, (int64_t[]){n_out, n_in}));
-    KAC_TRY(kac_weight_pack(l->c, &m->w, src, 1));
+    const kac_path name = kac_path_of("%s", path);
+    KAC_TRY(kac_lora_pack(l, &m->w, &m->low, src, &name, 1, 1));
     return bias ? load_bias(l, &m->bias, path, n_out) : KAC_OK;
 }
 
@@ -44,7 +46,7 @@ kac_status kac_nn_linear_load_stack(const kac_loader *l, kac_nn_linear *m, const
     kac_tensor stack = KAC_NONE;
     char *owned = NULL;
     kac_status s = stack_rows(l, &stack, &owned, path, n_path, "weight", 2, (int64_t[]){n_out, n_in});
-    if (s == KAC_OK) s = kac_weight_pack(l->c, &m->w, stack, 1);
+    if (s == KAC_OK) s = kac_lora_pack(l, &m->w, &m->low, stack, path, n_path, 1);
     kac_free(owned);
     if (s != KAC_OK || !bias) return s;
     s = stack_rows(l, &stack, &owned, path, n_path, "bias", 1, (int64_t[]){n_out});
@@ -58,7 +60,8 @@ kac_status kac_nn_conv_load(const kac_loader *l, kac_nn_conv *m, const char *pat
                             int kernel, int stride, int pad, bool bias) {
     kac_tensor src;
     KAC_TRY(kac_loader_get(l, &src, kac_path_of("%s.weight", path).s, 4, (int64_t[]){n_out, n_in, kernel, kernel}));
-    KAC_TRY(kac_weight_pack(l->c, &m->w, src, stride));
+    const kac_path name = kac_path_of("%s", path);
+    KAC_TRY(kac_lora_pack(l, &m->w, &m->low, src, &name, 1, stride));
     m->stride = stride;
     const int p = pad < 0 ? (kernel - 1) / 2 : pad;
     for (int i = 0; i < 4; i++) m->pad[i] = p;
@@ -105,9 +108,45 @@ kac_status kac_nn_layer_norm_load(const kac_loader *l, kac_nn_norm *m, const cha
     return load_norm(l, m, path, n, eps);
 }
 
+kac_status kac_nn_linear_apply(kac_ctx *c, kac_tensor *out, const kac_nn_linear *m, kac_tensor x, kac_linear_opt o) {
+    o.bias = m->bias;
+    if (m->low.parts == 0) return kac_linear(c, out, x, &m->w, o);
+    int64_t shape[KAC_MAX_RANK];
+    memcpy(shape, x.shape, sizeof shape);
+    shape[x.rank - 1] = o.geglu ? m->w.n_out / 2 : m->w.n_out;
+    if (out->data == NULL) KAC_TRY(kac_take(out, &c->scratch, x.dtype, x.rank, shape));
+    const size_t mark = kac_scope_open(c);
+    o.low = (kac_low){.up = &m->low.up, .parts = m->low.parts};
+    KAC_TRY(kac_linear(c, &o.low.x, x, &m->low.down, (kac_linear_opt){.bias = KAC_NONE}));
+    KAC_TRY(kac_linear(c, out, x, &m->w, o));
+    kac_scope_close(c, mark);
+    return KAC_OK;
+}
+
 kac_status kac_nn_linear_run(kac_ctx *c, kac_tensor *out, const kac_nn_linear *m, kac_tensor x, kac_act act,
                              kac_tensor residual) {
-    return kac_linear(c, out, x, &m->w, (kac_linear_opt){.bias = m->bias, .act = act, .residual = residual});
+    return kac_nn_linear_apply(c, out, m, x, (kac_linear_opt){.act = act, .residual = residual});
+}
+
+/* The low-rank product goes to `out` first, with the residual; the convolution then takes that as its residual. */
+kac_status kac_nn_conv_apply(kac_ctx *c, kac_tensor *out, const kac_nn_conv *m, kac_tensor x, kac_conv_opt o) {
+    o.bias = m->bias, o.stride = m->stride;
+    memcpy(o.pad, m->pad, sizeof o.pad);
+    if (m->low.parts == 0) return kac_conv2d(c, out, x, &m->w, o);
+    KAC_ASSERT(o.act == KAC_ACT_NONE);
+    kac_conv_opt down = {.stride = o.stride};
+    memcpy(down.pad, o.pad, sizeof down.pad);
+    const int64_t h = (x.shape[1] + o.pad[0] + o.pad[2] - m->w.kh) / o.stride + 1,
+                  w = (x.shape[2] + o.pad[1] + o.pad[3] - m->w.kw) / o.stride + 1;
+    KAC_TRY(kac_nn_out(c, out, x.shape[0], h, w, m->w.n_out));
+    const size_t mark = kac_scope_open(c);
+    kac_tensor inner = KAC_NONE, sum = kac_scope_reuse(c, *out);
+    KAC_TRY(kac_conv2d(c, &inner, x, &m->low.down, down));
+    KAC_TRY(kac_linear(c, &sum, inner, &m->low.up, (kac_linear_opt){.residual = o.residual}));
+    o.residual = sum;
+    KAC_TRY(kac_conv2d(c, out, x, &m->w, o));
+    kac_scope_close(c, mark);
+    return KAC_OK;
 }
 
 kac_status kac_nn_linear_add(kac_ctx *c, kac_tensor *out, const kac_nn_linear *m, kac_tensor x, kac_tensor residual,
@@ -128,12 +167,7 @@ kac_status kac_nn_linear_add(kac_ctx *c, kac_tensor *out, const kac_nn_linear *m
 
 kac_status kac_nn_conv_run(kac_ctx *c, kac_tensor *out, const kac_nn_conv *m, kac_tensor x, kac_act act,
                            kac_tensor residual) {
-    return kac_conv2d(c, out, x, &m->w,
-                      (kac_conv_opt){.stride = m->stride,
-                                     .pad = {m->pad[0], m->pad[1], m->pad[2], m->pad[3]},
-                                     .bias = m->bias,
-                                     .act = act,
-                                     .residual = residual});
+    return kac_nn_conv_apply(c, out, m, x, (kac_conv_opt){.act = act, .residual = residual});
 }
 
 kac_status kac_nn_norm_run(kac_ctx *c, kac_tensor *out, const kac_nn_norm *m, kac_tensor x, kac_act act) {

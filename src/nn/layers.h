@@ -3,15 +3,17 @@
 #ifndef KAC_LAYERS_H
 #define KAC_LAYERS_H
 
-#include "nn/loader.h"
+#include "nn/lora.h"
 
 typedef struct kac_nn_linear {
     kac_weight w;
+    kac_nn_low low;  /* LoRA at run time */
     kac_tensor bias; /* none allowed */
 } kac_nn_linear;
 
 typedef struct kac_nn_conv {
     kac_weight w;
+    kac_nn_low low;
     kac_tensor bias;
     int stride, pad[4]; /* top, left, bottom, right */
 } kac_nn_conv;
@@ -48,6 +50,10 @@ kac_status kac_nn_linear_add(kac_ctx *c, kac_tensor *out, const kac_nn_linear *m
 kac_status kac_nn_conv_run(kac_ctx *c, kac_tensor *out, const kac_nn_conv *m, kac_tensor x, kac_act act,
                            kac_tensor residual);
 kac_status kac_nn_norm_run(kac_ctx *c, kac_tensor *out, const kac_nn_norm *m, kac_tensor x, kac_act act);
+
+/* The same with all options of the op; bias, stride, padding and LoRA are the module's. A convolution with LoRA takes no `act`. */
+kac_status kac_nn_linear_apply(kac_ctx *c, kac_tensor *out, const kac_nn_linear *m, kac_tensor x, kac_linear_opt o);
+kac_status kac_nn_conv_apply(kac_ctx *c, kac_tensor *out, const kac_nn_conv *m, kac_tensor x, kac_conv_opt o);
 
 #define KAC_NONE ((kac_tensor){0})
 

@@ -2,7 +2,7 @@
 #ifndef KAC_LOADER_H
 #define KAC_LOADER_H
 
-#include "io/weights.h"
+#include "io/lora.h"
 #include "tensor/ops.h"
 
 enum { KAC_PATH_MAX = 128 };
@@ -18,6 +18,8 @@ typedef struct kac_loader {
     kac_ctx *c;
     const kac_weights *weights;
     const char *path; /* for messages */
+    struct kac_lora_set *lora; /* what is added to the layers (nn/lora.h); NULL: nothing */
+    kac_lora_part lora_part;   /* which network this is for it */
 } kac_loader;
 
 bool kac_loader_has(const kac_loader *l, const char *name);

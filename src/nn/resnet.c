@@ -23,7 +23,7 @@ static kac_status resample(kac_ctx *c, kac_tensor *out, kac_tensor x, int direct
 /* h = act(norm2(h + time)), with the time embedding as a bias of conv1 or as scale and shift of norm2. */
 static kac_status middle(kac_ctx *c, kac_tensor *h, const kac_nn_resnet *m, kac_tensor x, kac_nn_time time) {
     const kac_nn_resnet_opt *o = &m->o;
-    kac_conv_opt conv = {.stride = 1, .pad = {1, 1, 1, 1}, .bias = m->conv1.bias};
+    kac_conv_opt conv = {0};
     kac_tensor t = KAC_NONE;
     if (time.act.data != NULL)
         KAC_TRY(kac_nn_linear_run(c, &t, &m->time, o->bare_time ? time.bare : time.act, KAC_ACT_NONE, KAC_NONE));
@@ -32,7 +32,7 @@ static kac_status middle(kac_ctx *c, kac_tensor *h, const kac_nn_resnet *m, kac_
         conv.row_index = time.row;
     }
     kac_tensor h1 = KAC_NONE;
-    KAC_TRY(kac_conv2d(c, &h1, x, &m->conv1.w, conv));
+    KAC_TRY(kac_nn_conv_apply(c, &h1, &m->conv1, x, conv));
     *h = kac_scope_reuse(c, h1);
     if (!o->scale_shift) return kac_nn_norm_run(c, h, &m->norm2, h1, o->act);
     KAC_TRY(kac_nn_norm_run(c, h, &m->norm2, h1, KAC_ACT_NONE));
