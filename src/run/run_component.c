@@ -208,7 +208,7 @@ static kac_status read_conditions(job *j, const kac_unet_config *cfg, kac_unet_i
                             j->a->in_path, (long long)rows, (long long)in->n);
         in->time_ids = owned[0], in->n_time_ids = (int)n;
     }
-    if (cfg->time_cond_dim > 0 && kac_st_entry_of(&j->in, "timestep_cond") != NULL)
+    if (cfg->time_cond_dim > 0 && kac_weights_entry_of(&j->in, "timestep_cond") != NULL)
         KAC_TRY(read_numbers(j, "timestep_cond", 2, &in->timestep_cond));
     if (cfg->class_embed == KAC_CLASS_EMBED_NONE) return KAC_OK;
     if (cfg->class_embed != KAC_CLASS_EMBED_TABLE && cfg->class_embed != KAC_CLASS_EMBED_TIMESTEP) {
