@@ -19,7 +19,8 @@ typedef enum kac_purpose {
     KAC_PURPOSE_RESAMPLE = 3, /* uniforms of a resampling */
     KAC_PURPOSE_SEARCH = 4,   /* proposals of noise search, trees */
     KAC_PURPOSE_DATA = 5,     /* training data, dropout */
-    KAC_PURPOSE_TEST = 6
+    KAC_PURPOSE_TEST = 6,
+    KAC_PURPOSE_ENCODE = 7 /* samples of an encoder's distribution */
 } kac_purpose;
 
 typedef struct kac_key {

@@ -141,6 +141,11 @@ kac_status kac_codec_unscale(kac_tensor *z, const kac_codec *v, kac_ctx *c, kac_
     return kac_affine(c, z, latents, v->latent_scale, v->latent_shift);
 }
 
+kac_status kac_codec_scale(kac_tensor *latents, const kac_codec *v, kac_ctx *c, kac_tensor z) {
+    KAC_TRY(check_latent(v, z));
+    return kac_affine(c, latents, z, v->unlatent_scale, v->unlatent_shift);
+}
+
 /* 0 when one image can be decoded whole; else the side of tiles that need a quarter of the limit (64 latents for Stable Diffusion). A
  * rule of shapes alone, so that a picture does not depend on the machine that makes it. */
 static int64_t tile_needed(const kac_codec *v, kac_tensor z) {
@@ -195,7 +200,7 @@ static kac_status encode_latents(kac_tensor *latents, const kac_codec *v, kac_ct
     KAC_TRY(kac_codec_encode(&moments, v, c, image));
     KAC_TRY(kac_take(&mean, &c->scratch, KAC_F32, latents->rank, latents->shape));
     KAC_TRY(kac_copy(c, &mean, kac_tensor_slice(moments, 3, 0, v->cfg.latent_channels)));
-    return kac_affine(c, latents, mean, v->unlatent_scale, v->unlatent_shift);
+    return kac_codec_scale(latents, v, c, mean);
 }
 
 kac_status kac_codec_encode_latents(kac_tensor *latents, const kac_codec *v, kac_ctx *c, kac_tensor image) {

@@ -49,6 +49,9 @@ kac_status kac_codec_decode_latents(kac_tensor *image, const kac_codec *v, kac_c
 /* z = latents · scale + shift, f32: for kac_codec_decode_tiled. */
 kac_status kac_codec_unscale(kac_tensor *z, const kac_codec *v, kac_ctx *c, kac_tensor latents);
 
+/* latents from z [N, h, w, latent_channels] f32; the inverse of kac_codec_unscale. */
+kac_status kac_codec_scale(kac_tensor *latents, const kac_codec *v, kac_ctx *c, kac_tensor z);
+
 /* In overlapping tiles of `tile` latents a side, blended: for large images, memory as for one tile (plus the image).
  * tile 0: sample_size / factor. Differs slightly from the whole decode, since each tile normalises by itself. Same
  * formula as diffusers' enable_tiling (AutoencoderKL). */

@@ -66,6 +66,8 @@ static cJSON *run_facts(const kac_job *j, const kac_latent_run *r, const kac_lat
     cJSON_AddNumberToObject(facts, "height", (double)r->o.height);
     cJSON_AddStringToObject(facts, "sampler", kac_solver_name(r->solver.kind));
     cJSON_AddNumberToObject(facts, "plan_bytes", (double)plan->total_bytes);
+    cJSON *start = kac_start_image_facts(&r->start, kac_pipeline_repaints(&r->pipeline));
+    if (start != NULL) cJSON_AddItemToObject(facts, "start", start);
     cJSON *rewards = cJSON_AddArrayToObject(facts, "rewards");
     for (int i = 0; i < r->n_rewards; i++) {
         cJSON *reward = cJSON_CreateObject();
@@ -153,6 +155,7 @@ static kac_status run_latent(kac_job *j, kac_latent_run *r, const kac_latent_pla
     if (r->pipeline.schedule.class_kind == KAC_CLASS_OTHER && !kac_options_given(j->options, "sampling-method"))
         kac_job_say(j, "the model's own solver %s is replaced by %s on the same noise schedule",
                     r->pipeline.schedule.class_name, kac_solver_name(r->solver.kind));
+    if (r->start.note[0] != '\0') kac_job_say(j, "%s", r->start.note);
     if (!r->solver.stochastic && strcmp(j->method->name, "fk") == 0)
         kac_job_say(j,
                     "%s draws no noise at these settings: copies of a particle stay equal; ddim with --eta 1, ddpm, "

@@ -99,6 +99,8 @@ static kac_status run_mixture(kac_job *j, kac_mixture *m, kac_reward *reward) {
 
 kac_status kac_generate_mixture(kac_job *j) {
     if (j->n_prompts > 0) return KAC_FAIL(KAC_E_USAGE, "a mixture takes no prompt (\"%s\")", j->prompts[0]);
+    if (kac_options_text(j->options, "init-img") != NULL || kac_options_text(j->options, "mask") != NULL)
+        return KAC_FAIL(KAC_E_USAGE, "a mixture starts from no picture; --init-img and --mask are for networks");
     if (kac_options_bool(j->options, "plan"))
         return KAC_FAIL(KAC_E_USAGE, "--plan is for networks; a mixture needs next to nothing");
     const kac_mixture_options mo = {.n_groups = 1,

@@ -133,7 +133,7 @@ static char *settings_json(const output *o, int slot, const char *file) {
     cJSON *all = image_facts(o, slot, file);
     const cJSON *run = o->job->folder.run;
     static const char *const keys[] = {"version", "options", "given",       "model", "steer",
-                                       "sampler", "n_steps", "n_particles", "width", "height"};
+                                       "sampler", "n_steps", "n_particles", "width", "height", "start"};
     cJSON *group = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(run, "groups"), slot / o->run->o.n_per_group);
     for (const cJSON *item = group == NULL ? NULL : group->child; item != NULL; item = item->next)
         cJSON_AddItemToObject(all, item->string, cJSON_Duplicate(item, true));

@@ -1,4 +1,5 @@
-/* What the files of the latent process share: latent_process.c (the chain), latent_pictures.c (its pictures). */
+/* What the files of the latent process share: latent_process.c (the chain), latent_start.c (where it begins and what a
+ * mask keeps), latent_pictures.c (its pictures). */
 #ifndef KAC_LATENT_PARTS_H
 #define KAC_LATENT_PARTS_H
 
@@ -17,12 +18,20 @@ struct kac_latent {
     int n_truncated;
     kac_tensor x, out, x0, prev; /* [n_slots, h, w, channels] f32; prev only with history */
     uint64_t *id;                /* [n_slots] which state a slot holds */
-    uint64_t *predicted;         /* [n_slots] id whose out and x0 the slot has; 0: none */
-    uint64_t *picture_id;        /* [n_slots] id of the decoded picture; 0: none */
-    uint8_t *picture_stage;      /* [n_slots] kac_stage of the picture */
-    uint8_t *pictures;           /* [n_slots, height, width, 3] */
+    int *
+        origin; /* [n_slots] the particle whose first noise the state descends from: a mask keeps the picture under that noise */
+    uint64_t *predicted;    /* [n_slots] id whose out and x0 the slot has; 0: none */
+    uint64_t *picture_id;   /* [n_slots] id of the decoded picture; 0: none */
+    uint8_t *picture_stage; /* [n_slots] kac_stage of the picture */
+    uint8_t *pictures;      /* [n_slots, height, width, 3] */
     uint64_t next_id;
-    int i_step;        /* of the last predict */
+    kac_tensor init_mean,
+        init_std; /* [1, h, w, channels] f32: the first picture before scaling; init_std only when drawn from */
+    kac_tensor mask, keep,
+        zero; /* [h · w · channels] f32: 1 where repainted, 1 − mask, 0; none: nothing is kept by force */
+    kac_tensor
+        extra;  /* [1, h, w, channels + 1] f32: what an inpainting network reads beside the state; none for others */
+    int i_step; /* of the last predict */
     int *list, *list2; /* [n_slots] work lists */
     double *timesteps; /* [2 · batch] of a network call */
     int *text_row;     /* [2 · batch] */
@@ -51,5 +60,13 @@ static inline int kac_latent_find_state(const kac_latent *l, const int *list, in
         if (l->id[list[i]] == id) return list[i];
     return -1;
 }
+
+/* Encodes o.start into c->run; does nothing without a picture. */
+kac_status kac_latent_start_open(kac_latent *l);
+/* x_K of a particle into x [1, h, w, channels]. */
+kac_status kac_latent_start_state(kac_latent *l, kac_tensor *x, int particle);
+/* After step i_step: what the mask keeps becomes the first picture at the noise level that x now has, under `particle`'s noise. Does
+ * nothing without a mask, or when the network reads it. */
+kac_status kac_latent_start_keep(kac_latent *l, kac_tensor *x, int i_step, int particle);
 
 #endif

@@ -13,6 +13,13 @@ static void to_bytes(uint8_t *out, const float *image, size_t n) {
     }
 }
 
+/* The first picture's pixels wherever the mask keeps them. */
+static void paste(const kac_latent *l, uint8_t *rgb) {
+    const kac_latent_start *s = &l->o.start;
+    for (int64_t i = 0; i < l->o.width * l->o.height; i++)
+        if (s->mask[i] == 0) memcpy(rgb + 3 * i, s->rgb + 3 * i, 3);
+}
+
 static kac_status decode_batch(kac_latent *l, const int *slots, int n, kac_stage stage) {
     const kac_tensor states = stage == KAC_STAGE_FINAL ? l->x : l->x0;
     const size_t mark = kac_arena_mark(&l->c->scratch);
@@ -34,6 +41,7 @@ static kac_status decode_batch(kac_latent *l, const int *slots, int n, kac_stage
     for (int i = 0; i < n && !kac_latent_is_plan(l); i++) {
         to_bytes(l->pictures + (size_t)slots[i] * kac_latent_picture_bytes(l),
                  (const float *)image.data + (size_t)i * kac_latent_picture_bytes(l), kac_latent_picture_bytes(l));
+        if (l->o.start.paste) paste(l, l->pictures + (size_t)slots[i] * kac_latent_picture_bytes(l));
         l->picture_id[slots[i]] = l->id[slots[i]];
         l->picture_stage[slots[i]] = (uint8_t)stage;
     }

@@ -10,13 +10,12 @@ static kac_latent *self_of(kac_process *p) {
 
 static kac_status latent_start(kac_process *p, const int *slots, int n) {
     kac_latent *l = self_of(p);
-    const kac_key key = {.seed = l->o.seed, .purpose = KAC_PURPOSE_INIT, .step = 0};
     for (int i = 0; i < n; i++) {
-        const int particle = l->o.first_particle + slots[i] % l->o.n_per_group;
-        kac_tensor x = kac_latent_row(l->x, slots[i]);
-        KAC_TRY(kac_randn(l->c, &x, key, &particle));
-        KAC_TRY(kac_lincomb(l->c, &x, 1, &x, &l->solver->init_noise_sigma, 1));
-        l->id[slots[i]] = ++l->next_id;
+        const int slot = slots[i];
+        kac_tensor x = kac_latent_row(l->x, slot);
+        l->origin[slot] = l->o.first_particle + slot % l->o.n_per_group;
+        KAC_TRY(kac_latent_start_state(l, &x, l->origin[slot]));
+        l->id[slot] = ++l->next_id;
     }
     return KAC_OK;
 }
@@ -42,17 +41,29 @@ static kac_status guide(kac_latent *l, kac_tensor *guided, kac_tensor both, int 
     return kac_lincomb(l->c, guided, 1, guided, coef, n);
 }
 
+/* One row of the network's input: the scaled state, and behind its channels what an inpainting network reads. */
+static kac_status fill_input(kac_latent *l, kac_tensor to, kac_tensor x, double c_in) {
+    if (l->extra.data == NULL) return kac_lincomb(l->c, &to, 1, &x, &c_in, 1);
+    const size_t mark = kac_arena_mark(&l->c->scratch);
+    kac_tensor scaled = {0}, first = kac_tensor_slice(to, 3, 0, l->channels),
+               rest = kac_tensor_slice(to, 3, l->channels, l->channels + 1);
+    KAC_TRY(kac_lincomb(l->c, &scaled, 1, &x, &c_in, 1));
+    KAC_TRY(kac_copy(l->c, &first, scaled));
+    KAC_TRY(kac_copy(l->c, &rest, l->extra));
+    kac_arena_release(&l->c->scratch, mark);
+    return KAC_OK;
+}
+
 static kac_status call_network(kac_latent *l, kac_tensor *guided, int i_step, const int *slots, int n) {
     const kac_solver_row *row = &l->solver->rows[i_step];
     const bool doubled = l->o.cfg_scale != 1 && l->cond != NULL;
     const int n_rows = doubled ? 2 * n : n;
     kac_tensor in = {0}, raw = {0};
-    KAC_TRY(kac_take_make(&in, &l->c->scratch, KAC_F32, n_rows, l->h, l->w, l->channels));
+    KAC_TRY(kac_take_make(&in, &l->c->scratch, KAC_F32, n_rows, l->h, l->w,
+                          kac_unet_config_of(l->pipeline->unet)->in_channels));
     for (int i = 0; i < n_rows; i++) {
         const int slot = slots[i % n], group = slot / l->o.n_per_group;
-        kac_tensor to = kac_latent_row(in, i);
-        const kac_tensor from = kac_latent_row(l->x, slot);
-        KAC_TRY(kac_lincomb(l->c, &to, 1, &from, &row->c_in, 1));
+        KAC_TRY(fill_input(l, kac_latent_row(in, i), kac_latent_row(l->x, slot), row->c_in));
         l->timesteps[i] = row->timestep;
         l->text_row[i] = doubled && i < n ? l->uncond_row[group] : l->cond_row[group];
     }
@@ -140,6 +151,8 @@ static kac_status step_one(kac_latent *l, int i_step, int from, int to) {
     }
     kac_tensor target = kac_latent_row(l->x, to);
     KAC_TRY(kac_copy(l->c, &target, next));
+    l->origin[to] = l->origin[from];
+    KAC_TRY(kac_latent_start_keep(l, &target, i_step, l->origin[to]));
     kac_arena_release(&l->c->scratch, mark);
     return KAC_OK;
 }
@@ -162,6 +175,7 @@ static kac_status latent_step(kac_process *p, int i_step, const int *from, const
         if (twin >= 0) {
             KAC_TRY(copy_row(l, l->x, to[twin], to[i]));
             if (l->solver->history) KAC_TRY(copy_row(l, l->prev, to[twin], to[i]));
+            l->origin[to[i]] = l->origin[to[twin]];
         } else {
             KAC_TRY(step_one(l, i_step, from[i], to[i]));
         }
@@ -196,23 +210,23 @@ static kac_status latent_copy(kac_process *p, const int *from, const int *to, in
     KAC_TRY(gather_rows(l, l->x0, l->list, l->list2, n_moves));
     if (l->solver->history) KAC_TRY(gather_rows(l, l->prev, l->list, l->list2, n_moves));
     const size_t mark = kac_arena_mark(&l->c->scratch);
-    uint64_t *ids = kac_arena_take(&l->c->scratch, (size_t)n_moves * 3 * sizeof *ids);
+    uint64_t *ids = kac_arena_take(&l->c->scratch, (size_t)n_moves * 4 * sizeof *ids);
     uint8_t *pictures = kac_arena_take(&l->c->scratch, (size_t)n_moves * kac_latent_picture_bytes(l));
     if (ids == NULL || pictures == NULL) return KAC_E_MEMORY;
     for (int i = 0; i < n_moves && !kac_latent_is_plan(l); i++) {
         const int s = l->list[i];
-        ids[3 * i] = l->id[s], ids[3 * i + 1] = l->predicted[s];
-        ids[3 * i + 2] = l->picture_id[s] == l->id[s] ? (uint64_t)l->picture_stage[s] + 1 : 0;
-        if (ids[3 * i + 2] != 0)
+        ids[4 * i] = l->id[s], ids[4 * i + 1] = l->predicted[s], ids[4 * i + 3] = (uint64_t)l->origin[s];
+        ids[4 * i + 2] = l->picture_id[s] == l->id[s] ? (uint64_t)l->picture_stage[s] + 1 : 0;
+        if (ids[4 * i + 2] != 0)
             memcpy(pictures + (size_t)i * kac_latent_picture_bytes(l),
                    l->pictures + (size_t)s * kac_latent_picture_bytes(l), kac_latent_picture_bytes(l));
     }
     for (int i = 0; i < n_moves && !kac_latent_is_plan(l); i++) {
         const int t = l->list2[i];
-        l->id[t] = ids[3 * i], l->predicted[t] = ids[3 * i + 1];
-        l->picture_id[t] = ids[3 * i + 2] != 0 ? ids[3 * i] : 0;
-        if (ids[3 * i + 2] == 0) continue;
-        l->picture_stage[t] = (uint8_t)(ids[3 * i + 2] - 1);
+        l->id[t] = ids[4 * i], l->predicted[t] = ids[4 * i + 1], l->origin[t] = (int)ids[4 * i + 3];
+        l->picture_id[t] = ids[4 * i + 2] != 0 ? ids[4 * i] : 0;
+        if (ids[4 * i + 2] == 0) continue;
+        l->picture_stage[t] = (uint8_t)(ids[4 * i + 2] - 1);
         memcpy(l->pictures + (size_t)t * kac_latent_picture_bytes(l),
                pictures + (size_t)i * kac_latent_picture_bytes(l), kac_latent_picture_bytes(l));
     }
@@ -222,30 +236,48 @@ static kac_status latent_copy(kac_process *p, const int *from, const int *to, in
 
 /* ---- saving ---- */
 
-static int64_t latent_state_bytes(kac_process *p) {
-    const kac_latent *l = self_of(p);
-    return (int64_t)(sizeof l->next_id + (size_t)l->n_slots * sizeof *l->id +
-                     kac_tensor_bytes(l->x) * (l->solver->history ? 2 : 1));
+enum { N_SAVED = 5 };
+
+typedef struct saved {
+    void *data;
+    size_t n_bytes;
+} saved;
+
+/* Between steps nothing but x, prev, the ids and origins matters: out and x0 are computed anew, pictures too. */
+static void list_saved(const kac_latent *l, saved list[N_SAVED]) {
+    kac_latent *self = l->process.self;
+    const size_t n = (size_t)l->n_slots;
+    list[0] = (saved){&self->next_id, sizeof l->next_id};
+    list[1] = (saved){l->id, n * sizeof *l->id};
+    list[2] = (saved){l->origin, n * sizeof *l->origin};
+    list[3] = (saved){l->x.data, kac_tensor_bytes(l->x)};
+    list[4] = (saved){l->prev.data, l->solver->history ? kac_tensor_bytes(l->prev) : 0};
 }
 
-/* Between steps nothing but x, prev and the ids matters: out and x0 are computed anew, pictures too. */
+static int64_t latent_state_bytes(kac_process *p) {
+    saved list[N_SAVED];
+    size_t n = 0;
+    list_saved(self_of(p), list);
+    for (int i = 0; i < N_SAVED; i++) n += list[i].n_bytes;
+    return (int64_t)n;
+}
+
 static kac_status latent_state_save(kac_process *p, void *out) {
-    const kac_latent *l = self_of(p);
+    saved list[N_SAVED];
     char *to = out;
-    memcpy(to, &l->next_id, sizeof l->next_id), to += sizeof l->next_id;
-    memcpy(to, l->id, (size_t)l->n_slots * sizeof *l->id), to += (size_t)l->n_slots * sizeof *l->id;
-    memcpy(to, l->x.data, kac_tensor_bytes(l->x)), to += kac_tensor_bytes(l->x);
-    if (l->solver->history) memcpy(to, l->prev.data, kac_tensor_bytes(l->prev));
+    list_saved(self_of(p), list);
+    for (int i = 0; i < N_SAVED; to += list[i++].n_bytes)
+        if (list[i].n_bytes > 0) memcpy(to, list[i].data, list[i].n_bytes);
     return KAC_OK;
 }
 
 static kac_status latent_state_load(kac_process *p, const void *in) {
     kac_latent *l = self_of(p);
+    saved list[N_SAVED];
     const char *from = in;
-    memcpy(&l->next_id, from, sizeof l->next_id), from += sizeof l->next_id;
-    memcpy(l->id, from, (size_t)l->n_slots * sizeof *l->id), from += (size_t)l->n_slots * sizeof *l->id;
-    memcpy(l->x.data, from, kac_tensor_bytes(l->x)), from += kac_tensor_bytes(l->x);
-    if (l->solver->history) memcpy(l->prev.data, from, kac_tensor_bytes(l->prev));
+    list_saved(l, list);
+    for (int i = 0; i < N_SAVED; from += list[i++].n_bytes)
+        if (list[i].n_bytes > 0) memcpy(list[i].data, from, list[i].n_bytes);
     memset(l->predicted, 0, (size_t)l->n_slots * sizeof *l->predicted);
     memset(l->picture_id, 0, (size_t)l->n_slots * sizeof *l->picture_id);
     return KAC_OK;
@@ -297,15 +329,18 @@ static kac_status latent_init(kac_latent *l) {
     const size_t n = (size_t)l->n_slots;
     l->id = kac_alloc(n * sizeof *l->id), l->predicted = kac_alloc(n * sizeof *l->predicted);
     l->picture_id = kac_alloc(n * sizeof *l->picture_id), l->picture_stage = kac_alloc(n);
+    l->origin = kac_alloc(n * sizeof *l->origin);
     l->list = kac_alloc(n * sizeof *l->list), l->list2 = kac_alloc(n * sizeof *l->list2);
     l->cond_row = kac_alloc((size_t)l->o.n_groups * sizeof *l->cond_row);
     l->uncond_row = kac_alloc((size_t)l->o.n_groups * sizeof *l->uncond_row);
     l->timesteps = kac_alloc((size_t)l->o.batch * 2 * sizeof *l->timesteps);
     l->text_row = kac_alloc((size_t)l->o.batch * 2 * sizeof *l->text_row);
     if (l->timesteps == NULL || l->text_row == NULL || l->id == NULL || l->predicted == NULL || l->picture_id == NULL ||
-        l->picture_stage == NULL || l->list == NULL || l->list2 == NULL || l->cond_row == NULL || l->uncond_row == NULL)
+        l->picture_stage == NULL || l->origin == NULL || l->list == NULL || l->list2 == NULL || l->cond_row == NULL ||
+        l->uncond_row == NULL)
         return KAC_E_MEMORY;
     KAC_TRY(take_states(l));
+    KAC_TRY(kac_latent_start_open(l));
     return l->pipeline->text == NULL ? KAC_OK : open_texts(l);
 }
 
@@ -344,7 +379,7 @@ void kac_latent_close(kac_latent *l) {
     if (l == NULL) return;
     kac_unet_cond_free(l->cond);
     kac_free(l->id), kac_free(l->predicted), kac_free(l->picture_id), kac_free(l->picture_stage);
-    kac_free(l->list), kac_free(l->list2), kac_free(l->cond_row), kac_free(l->uncond_row);
+    kac_free(l->origin), kac_free(l->list), kac_free(l->list2), kac_free(l->cond_row), kac_free(l->uncond_row);
     kac_free(l->timesteps), kac_free(l->text_row);
     kac_free(l);
 }

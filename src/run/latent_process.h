@@ -11,6 +11,15 @@
 #include <kac/process.h>
 #include <kac/reward.h>
 
+/* What states begin from instead of pure noise. Pictures have the run's size and must outlive the process. */
+typedef struct kac_latent_start {
+    const uint8_t *rgb;  /* [height, width, 3]: image to image; NULL: pure noise, and nothing below is read */
+    const uint8_t *mask; /* [height, width], not 0: repainted; 0: stays the picture. NULL: everything is repainted */
+    bool mean;       /* the encoder's mean; false: each particle has a draw from its distribution, where it has one */
+    bool from_noise; /* states begin as pure noise all the same (inpainting at full strength) */
+    bool paste;      /* decoded pictures get the pixels outside of the mask back */
+} kac_latent_start;
+
 typedef struct kac_latent_options {
     const char *const *prompts;          /* [n_groups]; ignored by an unconditional pipeline */
     const char *const *negative_prompts; /* [n_groups] or NULL: all "" */
@@ -22,6 +31,7 @@ typedef struct kac_latent_options {
     int first_particle; /* particle k of every group uses the noise of particle first_particle + k */
     int batch;          /* states per network call */
     int clip_skip;
+    kac_latent_start start; /* with a picture, the solver's rows begin where its strength says */
 } kac_latent_options;
 
 typedef struct kac_latent_counts {

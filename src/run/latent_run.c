@@ -29,6 +29,7 @@ static kac_status open_solver(kac_latent_run *r, const kac_options *o) {
         return KAC_FAIL(KAC_E_USAGE, "--timesteps takes at most %d entries", KAC_COUNT_OF(timesteps));
     for (int i = 0; i < n; i++) timesteps[i] = (double)kac_options_int_at(o, "timesteps", i);
     if (n > 0) so.timesteps = timesteps, so.n_timesteps = n;
+    KAC_TRY(kac_start_image_begin(&so.begin, o, n > 0 ? n : so.n_steps));
     return kac_solver_init(&r->solver, schedule, &so);
 }
 
@@ -48,7 +49,7 @@ static kac_status fill_options(kac_latent_run *r, const kac_latent_setup *s, int
     if (kac_options_given(o, "height")) r->o.height = kac_options_int(o, "height");
     if (r->o.width == 0 || r->o.height == 0)
         return KAC_FAIL(KAC_E_USAGE, "the model does not say its size; give --width and --height");
-    return KAC_OK;
+    return kac_start_image_open(&r->start, &r->o, o);
 }
 
 /* The negative prompt is one text for all groups. */
@@ -97,6 +98,7 @@ void kac_latent_run_close(kac_latent_run *r) {
     kac_latent_reward_close(r->reward);
     for (int i = 0; i < r->n_rewards; i++) kac_image_reward_close(r->rewards[i]);
     kac_latent_close(r->latent);
+    kac_start_image_close(&r->start);
     kac_solver_free(&r->solver);
     kac_pipeline_close(&r->pipeline);
     if (r->ctx.ops != NULL) kac_ctx_close(&r->ctx);

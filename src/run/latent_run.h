@@ -3,6 +3,7 @@
 #define KAC_LATENT_RUN_H
 
 #include "run/latent_reward.h"
+#include "run/start_image.h"
 #include <kac/options.h>
 
 enum { KAC_MAX_REWARDS = 16 };
@@ -12,6 +13,7 @@ typedef struct kac_latent_run {
     kac_pipeline pipeline;
     kac_solver solver;
     kac_latent_options o;
+    kac_start_image start; /* what o.start points to */
     kac_latent *latent;
     kac_image_reward *rewards[KAC_MAX_REWARDS];
     int n_rewards;

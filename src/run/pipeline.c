@@ -75,6 +75,26 @@ static kac_status open_codecs(kac_pipeline *p, kac_ctx *c, const char *dir, cons
     return KAC_OK;
 }
 
+/* Networks that read the state alone, or also a mask and the masked picture. */
+static kac_status check_channels(kac_pipeline *p, const char *dir) {
+    const kac_unet_config *u = kac_unet_config_of(p->unet);
+    const int64_t latent = p->codec == NULL ? 3 : kac_codec_config_of(p->codec)->latent_channels;
+    p->channels = latent;
+    if (u->out_channels == latent && u->in_channels == latent) return KAC_OK;
+    if (p->codec != NULL && u->out_channels == latent && kac_pipeline_repaints(p)) return KAC_OK;
+    if (p->codec != NULL && u->out_channels == latent && u->in_channels == 2 * latent)
+        return KAC_FAIL(KAC_E_UNSUPPORTED,
+                        "%s: a network with in_channels %lld edits pictures by instruction (InstructPix2Pix), which is "
+                        "not supported; in_channels %lld (from text) and %lld (inpainting) are",
+                        dir, (long long)u->in_channels, (long long)latent, (long long)(2 * latent + 1));
+    return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: the network maps %lld to %lld channels, %lld to %lld are needed", dir,
+                    (long long)u->in_channels, (long long)u->out_channels, (long long)latent, (long long)latent);
+}
+
+bool kac_pipeline_repaints(const kac_pipeline *p) {
+    return kac_unet_config_of(p->unet)->in_channels == 2 * p->channels + 1;
+}
+
 static kac_status open_parts(kac_pipeline *p, kac_ctx *c, const char *dir, const char *preview_dir,
                              const kac_json *index) {
     KAC_TRY(check_class(index));
@@ -87,12 +107,9 @@ static kac_status open_parts(kac_pipeline *p, kac_ctx *c, const char *dir, const
     kac_free(unet), kac_free(scheduler);
     if (s != KAC_OK) return s;
     const kac_unet_config *u = kac_unet_config_of(p->unet);
-    p->channels = u->in_channels, p->factor = p->codec == NULL ? 1 : kac_codec_config_of(p->codec)->factor;
+    p->factor = p->codec == NULL ? 1 : kac_codec_config_of(p->codec)->factor;
     p->height = u->sample_size[0] * p->factor, p->width = u->sample_size[1] * p->factor;
-    const int64_t latent = p->codec == NULL ? 3 : kac_codec_config_of(p->codec)->latent_channels;
-    if (u->in_channels != latent || u->out_channels != latent)
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: the network maps %lld to %lld channels, %lld to %lld are needed", dir,
-                        (long long)u->in_channels, (long long)u->out_channels, (long long)latent, (long long)latent);
+    KAC_TRY(check_channels(p, dir));
     if (u->conditional && p->text == NULL)
         return KAC_FAIL(KAC_E_FORMAT, "%s: the network wants a text encoder, model_index.json lists none", dir);
     return KAC_OK;

@@ -26,4 +26,7 @@ typedef struct kac_pipeline {
 kac_status kac_pipeline_open(kac_pipeline *p, kac_ctx *c, const char *dir, const char *preview_dir);
 void kac_pipeline_close(kac_pipeline *p);
 
+/* Whether the network reads a mask and the masked picture behind the state's channels: an inpainting model. */
+bool kac_pipeline_repaints(const kac_pipeline *p);
+
 #endif
