@@ -192,7 +192,8 @@ static kac_status open_index(const char *text) {
 }
 
 static void test_folder(void) {
-    const char *dir = temp_path("m");
+    char dir[256]; /* temp_path's own are used in turn */
+    snprintf(dir, sizeof dir, "%s", temp_path("m"));
     kac_weights s;
     kac_tensor x;
     CHECK_FAILS(kac_weights_open_dir(&s, dir, "model"), KAC_E_IO, "no such folder");
