@@ -17,7 +17,8 @@ typedef struct kac_cli {
     int n_words;
     char **argv; /* as typed */
     int argc;
-    bool json; /* one JSON document on stdout, all else on stderr */
+    bool json;     /* one JSON document on stdout, all else on stderr */
+    bool answered; /* the document was printed, also when the status is a failure */
 } kac_cli;
 
 typedef struct kac_cli_command {

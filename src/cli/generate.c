@@ -3,6 +3,7 @@
 #include "cli.h"
 #include "progress.h"
 #include "report/report.h"
+#include "reward/reward_set.h"
 #include "run/generate_options.h"
 #include "show.h"
 #include "weights.h"
@@ -88,9 +89,10 @@ const kac_cli_command kac_cli_generate = {
     .words_option = "prompt",
     .options = kac_generate_options,
     .steered = true,
-    .notes = "examples:\n"
-             "  kac generate \"a red circle above a blue square\" --particles 16\n"
-             "  kac generate \"two green stars\" --steer best-of-n --reward clip:1 --reward jpeg:-0.01 -o stars\n"
-             "  kac generate --resume -o stars\n",
+    .notes = KAC_REWARD_NOTES
+    "\nexamples:\n"
+    "  kac generate \"a red circle above a blue square\" --particles 16\n"
+    "  kac generate \"two green stars\" --steer best-of-n --reward clip:1 --reward jpeg:-0.01 -o stars\n"
+    "  kac generate --resume -o stars\n",
     .run = run,
 };

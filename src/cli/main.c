@@ -51,7 +51,7 @@ static int run_command(const kac_cli_command *command, int argc, char **argv) {
     }
     if (status != KAC_OK) {
         kac_cli_complain(command->name, kac_error());
-        if (cli.json) {
+        if (cli.json && !cli.answered) {
             cJSON *document = cJSON_CreateObject();
             cJSON_AddStringToObject(document, "error", kac_error());
             cJSON_AddNumberToObject(document, "exit_code", exit_code(status));

@@ -20,6 +20,11 @@
 #include "reward/reward_spec.h"
 #include "tensor/ops.h"
 
+/* For --help; error messages list the table in image_reward.c. */
+#define KAC_REWARD_NAMES                                                                                               \
+    "clip, clip-logit, clipscore, pickscore, incompressibility, compressibility, brightness, color, shapes-judge, "    \
+    "shapes-share, shapes-count, shapes-relation"
+
 typedef struct kac_picture {
     const uint8_t *rgb; /* [height, width, 3] */
     int width, height;
@@ -31,6 +36,8 @@ struct kac_image_reward {
     kac_reward_spec spec; /* weight and shapings are the caller's to apply (mix.h) */
     const char *name;     /* "clip=weights/shapes-clip" */
     double weight;        /* of the spec */
+    double timeout_ms;    /* of outside programs, for each batch; 0: none */
+    bool lost;            /* an outside scorer that failed: every further call fails too */
     void *self;
     kac_ctx *c;
     const char *const *prompts; /* of prepare; borrowed */

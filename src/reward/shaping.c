@@ -75,8 +75,7 @@ static const kac_shaping_kind *find_kind(const char *name, size_t n) {
     return NULL;
 }
 
-/* NUM or NUM/NUM; the count, −1 when it is neither. */
-static int read_numbers(double v[2], const char *text) {
+int kac_shaping_numbers(double v[2], const char *text) {
     for (int n = 0; n < 2; n++) {
         char *end;
         v[n] = strtod(text, &end);
@@ -89,7 +88,7 @@ static int read_numbers(double v[2], const char *text) {
 
 static kac_status read_shape(kac_shaping *out, const kac_shaping_kind *kind, const char *numbers) {
     double v[2] = {kind->a, kind->b};
-    const int n = numbers == NULL ? 0 : read_numbers(v, numbers);
+    const int n = numbers == NULL ? 0 : kac_shaping_numbers(v, numbers);
     *out = (kac_shaping){.kind = kind, .a = n > 0 ? v[0] : kind->a, .b = n > 1 ? v[1] : kind->b};
     const bool z = kind->value == standardised;
     out->running = z && n == 0;

@@ -31,4 +31,7 @@ kac_status kac_shaping_apply(double *out, double *slope, const kac_shaping *s, d
 /* "target=0.3" into a buffer; returns it. */
 const char *kac_shaping_text(const kac_shaping *s, char buffer[64]);
 
+/* NUM or NUM/NUM into v; how many, −1 when it is neither. */
+int kac_shaping_numbers(double v[2], const char *text);
+
 #endif

@@ -163,8 +163,8 @@ static cJSON *options_json(const kac_options *o, cJSON *given) {
 
 /* Options that may differ between the two halves of a resumed run without changing a picture. */
 static bool is_free_option(const char *name) {
-    static const char *const names[] = {"output", "resume",   "threads", "batch-size", "memory-limit",
-                                        "plan",   "previews", "json",    "config",     "help"};
+    static const char *const names[] = {"output",   "resume", "threads", "batch-size", "memory-limit",  "plan",
+                                        "previews", "json",   "config",  "help",       "reward-timeout"};
     for (int i = 0; i < KAC_COUNT_OF(names); i++)
         if (strcmp(name, names[i]) == 0) return true;
     return false;
@@ -260,6 +260,7 @@ static kac_status on_step(kac_events *e, const kac_step_event *event) {
     for (int i = 0; event->scored && event->rewards != NULL && i < event->n_particles; i++)
         if (!(event->rewards[i] <= j->best_reward)) j->best_reward = event->rewards[i];
     KAC_TRY(kac_run_folder_step(&j->folder, event, j->counts(j->counts_self)));
+    if (event->group == event->n_groups - 1) j->i_step = KAC_MIN(event->i_step + 1, event->n_steps);
     if (j->args->hooks.step != NULL) j->args->hooks.step(j->args->hooks.self, event, j->best_reward);
     return KAC_OK;
 }
@@ -269,16 +270,31 @@ static bool on_cancelled(kac_events *e) {
     return j->args->hooks.cancelled != NULL && j->args->hooks.cancelled(j->args->hooks.self);
 }
 
+enum { MAX_BLOBS = 32 };
+
+/* A method's blobs and those of the run itself; how many. */
+static int add_own_blobs(const kac_job *j, kac_blob all[MAX_BLOBS], const kac_blob *blobs, int n) {
+    KAC_ASSERT(n < MAX_BLOBS);
+    memcpy(all, blobs, (size_t)n * sizeof *all);
+    size_t n_bytes = 0;
+    void *means = j->mix == NULL ? NULL : kac_mix_state(j->mix, &n_bytes);
+    if (means != NULL) all[n++] = (kac_blob){"reward_means", means, n_bytes};
+    return n;
+}
+
 static kac_status on_checkpoint(kac_events *e, int i_step, const kac_blob *blobs, int n) {
     kac_job *j = e->self;
-    return kac_run_folder_checkpoint(&j->folder, i_step, blobs, n, on_cancelled(e));
+    kac_blob all[MAX_BLOBS];
+    return kac_run_folder_checkpoint(&j->folder, i_step, all, add_own_blobs(j, all, blobs, n), on_cancelled(e));
 }
 
 static kac_status on_restore(kac_events *e, int *i_step, const kac_blob *blobs, int n) {
     kac_job *j = e->self;
     *i_step = 0;
     if (j->resume) {
-        KAC_TRY(kac_run_folder_restore(&j->folder, i_step, blobs, n));
+        kac_blob all[MAX_BLOBS];
+        KAC_TRY(kac_run_folder_restore(&j->folder, i_step, all, add_own_blobs(j, all, blobs, n)));
+        j->i_step = *i_step;
         kac_job_say(j, *i_step > 0 ? "going on at step %d" : "no checkpoint yet: starting anew (step %d)", *i_step);
     }
     cJSON *line = cJSON_CreateObject();

@@ -2,6 +2,7 @@
 #ifndef KAC_GENERATE_JOB_H
 #define KAC_GENERATE_JOB_H
 
+#include "reward/mix.h"
 #include "run/generate.h"
 #include "run/run_folder.h"
 #include <kac/steer.h>
@@ -23,6 +24,8 @@ typedef struct kac_job {
     double start_ms, best_reward;
     cJSON *(*counts)(void *self); /* of the process, for events; set with `counts_self` by the kind of run */
     void *counts_self;
+    kac_mix *mix; /* whose running means belong to a checkpoint; NULL: none; set by the kind of run */
+    int i_step;   /* the step now; n_steps at the end */
 } kac_job;
 
 void kac_job_say(const kac_job *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -33,6 +36,14 @@ kac_status kac_job_folder_open(kac_job *j, cJSON *facts);
 
 /* Runs the method with the folder and the hooks as sinks. */
 kac_status kac_job_steer(kac_job *j, kac_particles *out, kac_process *p, kac_reward *r);
+
+/* run.json's "rewards": name, weight and shapings of each. */
+cJSON *kac_job_reward_facts(const kac_reward_spec *const *specs, int n);
+
+/* Lines "rewards" in events.jsonl, one for each group: what stands behind the scores of these slots at this step. Each row [n + 2]: single
+ * rewards, combined, uncertainty. */
+kac_status kac_job_record_rewards(kac_job *j, const kac_reward_spec *const *specs, int n, int n_per_group,
+                                  const int *slots, int n_slots, const double *const *rows);
 
 /* Ends the record: run.json with the results in `facts` (members are moved into it), the state by `status`. Returns `status`, or the first failure
  * of writing. */

@@ -68,13 +68,7 @@ static cJSON *run_facts(const kac_job *j, const kac_latent_run *r, const kac_lat
     cJSON_AddNumberToObject(facts, "plan_bytes", (double)plan->total_bytes);
     cJSON *start = kac_start_image_facts(&r->start, kac_pipeline_repaints(&r->pipeline));
     if (start != NULL) cJSON_AddItemToObject(facts, "start", start);
-    cJSON *rewards = cJSON_AddArrayToObject(facts, "rewards");
-    for (int i = 0; i < r->n_rewards; i++) {
-        cJSON *reward = cJSON_CreateObject();
-        cJSON_AddStringToObject(reward, "name", r->rewards[i]->name);
-        cJSON_AddNumberToObject(reward, "weight", r->rewards[i]->weight);
-        cJSON_AddItemToArray(rewards, reward);
-    }
+    cJSON_AddItemToObject(facts, "rewards", kac_job_reward_facts(r->rewards.specs, r->rewards.n));
     return facts;
 }
 
@@ -129,16 +123,9 @@ static kac_status print_plan(kac_job *j, const kac_latent_plan *p) {
 
 static kac_status steer_and_write(kac_job *j, kac_latent_run *r, cJSON *end, double *write_ms) {
     kac_particles particles = {0};
-    kac_preview_reward preview;
-    kac_reward *reward = r->reward == NULL ? NULL : kac_latent_reward_of(r->reward);
-    if (reward != NULL && kac_options_bool(j->options, "previews")) {
-        char *folder = kac_run_folder_file(&j->folder, "previews");
-        const kac_status s = folder == NULL ? KAC_E_MEMORY : kac_dir_make(folder);
-        kac_free(folder);
-        KAC_TRY(s);
-        kac_preview_reward_init(&preview, reward, j, r);
-        reward = &preview.outer;
-    }
+    kac_recorded_reward recorded;
+    kac_reward *reward = r->reward == NULL ? NULL : &recorded.outer;
+    if (reward != NULL) KAC_TRY(kac_recorded_reward_init(&recorded, kac_latent_reward_of(r->reward), j, r));
     kac_status s = kac_job_steer(j, &particles, kac_latent_process(r->latent), reward);
     const double start_ms = kac_now_ms();
     kac_job_phase(j, "writing");
@@ -163,7 +150,7 @@ static kac_status run_latent(kac_job *j, kac_latent_run *r, const kac_latent_pla
                     "dpm++2m-sde draw some",
                     kac_solver_name(r->solver.kind));
     KAC_TRY(kac_job_folder_open(j, run_facts(j, r, plan)));
-    j->counts = latent_counts, j->counts_self = r;
+    j->counts = latent_counts, j->counts_self = r, j->mix = r->rewards.mix;
     cJSON *end = cJSON_CreateObject();
     double write_ms = 0;
     const kac_status s = steer_and_write(j, r, end, &write_ms);

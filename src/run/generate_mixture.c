@@ -5,47 +5,84 @@
 #include <kac/mixture.h>
 #include <string.h>
 
-/* quadratic=FILE[:WEIGHT], one or several. */
+enum { MAX_RECORDED = 1000 }; /* larger swarms leave the combined reward alone in the events */
+
+/* quadratic=FILE, one or several, combined. */
 typedef struct mixture_rewards {
-    kac_reward sum;
-    kac_reward *parts[16];
-    double weights[16];
+    kac_reward combined;
+    kac_reward *parts[KAC_MAX_REWARDS];
+    kac_reward_spec texts[KAC_MAX_REWARDS];
+    const kac_reward_spec *specs[KAC_MAX_REWARDS];
     int n;
+    kac_mix *mix;
+    kac_job *job;
+    int n_per_group;
+    double *rows;         /* [n_per_group, n + 2] of the slots scored last */
+    const double **heads; /* [n_per_group] */
 } mixture_rewards;
 
-static kac_status score_sum(kac_reward *r, kac_process *p, const int *slots, int n, kac_stage stage, double *out) {
-    const mixture_rewards *m = r->self;
+static kac_status score_combined(kac_reward *reward, kac_process *p, const int *slots, int n, kac_stage stage,
+                                 double *out) {
+    mixture_rewards *r = reward->self;
+    const int n_row = r->n + 2;
+    KAC_ASSERT(n <= r->n_per_group);
     for (int i = 0; i < n; i++) {
-        out[i] = 0;
-        for (int k = 0; k < m->n; k++) {
-            double v;
-            KAC_TRY(m->parts[k]->score(m->parts[k], p, slots + i, 1, stage, &v));
-            out[i] += m->weights[k] * v;
-        }
+        double *row = r->rows + i * n_row;
+        r->heads[i] = row;
+        for (int k = 0; k < r->n; k++) KAC_TRY(r->parts[k]->score(r->parts[k], p, slots + i, 1, stage, row + k));
+        KAC_TRY(kac_mix_observe(r->mix, row, 1));
     }
+    for (int i = 0; i < n; i++) {
+        double *row = r->rows + i * n_row;
+        const kac_status s = kac_mix_total(r->mix, &row[r->n], &row[r->n + 1], row);
+        if (s != KAC_OK) return kac_fail_prefix(s, "particle %d", slots[i]);
+        out[i] = row[r->n];
+    }
+    if (r->n_per_group > MAX_RECORDED) return KAC_OK;
+    return kac_job_record_rewards(r->job, r->specs, r->n, r->n_per_group, slots, n, r->heads);
+}
+
+static kac_status open_reward(mixture_rewards *r, const char *text) {
+    static const char *const names[] = {"quadratic", NULL};
+    if (r->n == KAC_MAX_REWARDS)
+        return KAC_FAIL(KAC_E_USAGE, "at most %d rewards can be combined", (int)KAC_MAX_REWARDS);
+    kac_reward_spec *spec = &r->texts[r->n];
+    KAC_TRY(kac_reward_spec_parse(spec, text));
+    r->specs[r->n++] = spec; /* from here on closed with the others */
+    if (strcmp(spec->name, names[0]) != 0)
+        return kac_fail_prefix(kac_reward_spec_unknown(spec->name, names),
+                               "a mixture is rewarded by quadratic=FILE alone");
+    if (spec->path == NULL || spec->path[0] == '\0')
+        return KAC_FAIL(KAC_E_USAGE, "reward \"quadratic\" needs a path: quadratic=FILE");
+    return kac_quadratic_load(&r->parts[r->n - 1], spec->path);
+}
+
+static kac_status open_rewards(mixture_rewards *r, kac_job *j) {
+    r->job = j, r->n_per_group = (int)kac_options_int(j->options, "particles");
+    r->combined = (kac_reward){.self = r, .name = "combined", .score = score_combined};
+    for (int i = 0; i < j->n_rewards; i++) KAC_TRY(open_reward(r, j->rewards[i]));
+    if (r->n == 0) return KAC_OK;
+    r->rows = kac_alloc((size_t)r->n_per_group * (size_t)(r->n + 2) * sizeof *r->rows);
+    r->heads = kac_alloc((size_t)r->n_per_group * sizeof *r->heads);
+    if (r->rows == NULL || r->heads == NULL) return KAC_E_MEMORY;
+    KAC_TRY(kac_mix_open(&r->mix, r->specs, r->n, kac_options_text(j->options, "combine")));
+    j->mix = r->mix;
     return KAC_OK;
 }
 
-static kac_status open_reward(mixture_rewards *m, const char *text) {
-    static const char *const names[] = {"quadratic", NULL};
-    if (m->n == KAC_COUNT_OF(m->parts))
-        return KAC_FAIL(KAC_E_USAGE, "at most %d rewards can be added", KAC_COUNT_OF(m->parts));
-    kac_reward_spec spec;
-    KAC_TRY(kac_reward_spec_parse(&spec, text));
-    kac_status s = KAC_OK;
-    if (strcmp(spec.name, names[0]) != 0)
-        s = kac_fail_prefix(kac_reward_spec_unknown(spec.name, names), "a mixture is rewarded by quadratic=FILE alone");
-    else if (spec.path == NULL || spec.path[0] == '\0')
-        s = KAC_FAIL(KAC_E_USAGE, "reward \"quadratic\" needs a path: quadratic=FILE");
-    else
-        s = kac_quadratic_load(&m->parts[m->n], spec.path);
-    if (s == KAC_OK) m->weights[m->n++] = spec.weight;
-    kac_reward_spec_free(&spec);
-    return s;
+static void close_rewards(mixture_rewards *r) {
+    for (int k = 0; k < r->n; k++) {
+        kac_quadratic_destroy(r->parts[k]);
+        kac_reward_spec_free(&r->texts[k]);
+    }
+    kac_mix_close(r->mix);
+    kac_free(r->rows), kac_free(r->heads);
 }
 
-static void close_rewards(mixture_rewards *m) {
-    for (int k = 0; k < m->n; k++) kac_quadratic_destroy(m->parts[k]);
+/* As it is, or combined with others. */
+static kac_reward *reward_of(mixture_rewards *r) {
+    if (r->n == 0) return NULL;
+    return r->n == 1 && r->specs[0]->weight == 1 && r->specs[0]->n_shapings == 0 ? r->parts[0] : &r->combined;
 }
 
 static cJSON *mixture_counts(void *self) {
@@ -74,16 +111,17 @@ static kac_status write_samples(kac_job *j, kac_mixture *m, kac_particles *p) {
     return s;
 }
 
-static kac_status run_mixture(kac_job *j, kac_mixture *m, kac_reward *reward) {
+static kac_status run_mixture(kac_job *j, kac_mixture *m, mixture_rewards *rewards) {
     cJSON *facts = cJSON_CreateObject(), *model = cJSON_AddObjectToObject(facts, "model");
     cJSON_AddStringToObject(model, "path", j->model);
     cJSON_AddStringToObject(model, "class", "GaussianMixture");
     cJSON_AddNumberToObject(facts, "n_steps", kac_mixture_process(m)->n_steps);
+    cJSON_AddItemToObject(facts, "rewards", kac_job_reward_facts(rewards->specs, rewards->n));
     KAC_TRY(kac_job_folder_open(j, facts));
     j->counts = mixture_counts, j->counts_self = m;
     kac_particles particles = {0};
     const double start_ms = kac_now_ms();
-    kac_status s = kac_job_steer(j, &particles, kac_mixture_process(m), reward);
+    kac_status s = kac_job_steer(j, &particles, kac_mixture_process(m), reward_of(rewards));
     cJSON *end = cJSON_CreateObject(), *seconds = cJSON_AddObjectToObject(end, "seconds");
     cJSON_AddNumberToObject(seconds, "total", (kac_now_ms() - start_ms) / 1000);
     if (s == KAC_OK) s = write_samples(j, m, &particles);
@@ -107,14 +145,11 @@ kac_status kac_generate_mixture(kac_job *j) {
                                     .n_per_group = (int)kac_options_int(j->options, "particles"),
                                     .seed = j->seed,
                                     .eta = kac_options_real(j->options, "eta")};
-    mixture_rewards rewards = {.sum = {.self = &rewards, .name = "sum", .score = score_sum}};
+    mixture_rewards rewards = {0};
     kac_mixture *m = NULL;
     kac_status s = kac_mixture_load(&m, j->model, &mo);
-    for (int i = 0; i < j->n_rewards && s == KAC_OK; i++) s = open_reward(&rewards, j->rewards[i]);
-    kac_reward *reward = rewards.n == 0                              ? NULL
-                         : rewards.n == 1 && rewards.weights[0] == 1 ? rewards.parts[0]
-                                                                     : &rewards.sum;
-    if (s == KAC_OK) s = run_mixture(j, m, reward);
+    if (s == KAC_OK) s = open_rewards(&rewards, j);
+    if (s == KAC_OK) s = run_mixture(j, m, &rewards);
     close_rewards(&rewards);
     kac_mixture_destroy(m);
     return s;

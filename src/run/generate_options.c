@@ -1,5 +1,6 @@
 #include "generate_options.h"
 #include "backend.h"
+#include "reward/reward_set.h"
 #include "samplers/solver.h"
 
 const kac_option_spec kac_generate_options[] = {
@@ -36,9 +37,7 @@ const kac_option_spec kac_generate_options[] = {
      .help = "how noise levels are spread"},
     {"eta", 0, KAC_OPT_REAL, "1", 0, 1, .meta = "ETA", .help = "ddim: 0 deterministic, 1 as noisy as ddpm"},
     {"steer", 0, KAC_OPT_TEXT, "fk", .meta = "METHOD", .help = "how rewards steer: see below"},
-    {"reward", 0, KAC_OPT_TEXT, NULL, .meta = "NAME[=PATH][:WEIGHT]", .repeatable = true,
-     .help = "what to steer by: clip, jpeg, shapes-judge, quadratic=FILE; several are added (default: clip, the "
-             "shipped one)"},
+    KAC_REWARD_OPTIONS("what to steer by (a mixture: quadratic=FILE)", "clip, the shipped one"),
     {"particles", 0, KAC_OPT_INT, "8", 1, 1000000, .meta = "N", .help = "of each prompt"},
     {"first-particle", 0, KAC_OPT_INT, "0", 0, 4294967295.0, .meta = "K",
      .help = "number of the first: reproduces particle K of a larger run alone"},

@@ -18,7 +18,7 @@ static void preview_name(char *out, size_t n, const kac_latent_run *r, int i_ste
     snprintf(out, n, "previews/%sstep_%02d_particle_%02d.png", prefix, i_step, particle);
 }
 
-static kac_status write_preview(kac_preview_reward *p, int slot, const uint8_t *rgb) {
+static kac_status write_preview(kac_recorded_reward *p, int slot, const uint8_t *rgb) {
     kac_latent_run *r = p->run;
     const int w = (int)r->o.width, h = (int)r->o.height, longest = KAC_MAX(w, h);
     const int pw = longest <= PREVIEW_EDGE ? w : KAC_MAX(1, w * PREVIEW_EDGE / longest);
@@ -43,10 +43,25 @@ static kac_status write_preview(kac_preview_reward *p, int slot, const uint8_t *
     return kac_run_folder_event(&p->job->folder, "preview", line);
 }
 
+/* The single rewards, unless the score is one of them as it is. */
+static kac_status record(kac_recorded_reward *p, const int *slots, int n) {
+    const kac_latent_run *r = p->run;
+    if (kac_reward_set_is_plain(&r->rewards)) return KAC_OK;
+    const double **rows = kac_alloc((size_t)n * sizeof *rows);
+    if (rows == NULL) return KAC_E_MEMORY;
+    for (int i = 0; i < n; i++) rows[i] = kac_latent_reward_values(r->reward, slots[i]);
+    const kac_status s =
+        kac_job_record_rewards(p->job, r->rewards.specs, r->rewards.n, r->o.n_per_group, slots, n, rows);
+    kac_free(rows);
+    return s;
+}
+
 static kac_status score_and_store(kac_reward *reward, kac_process *process, const int *slots, int n, kac_stage stage,
                                   double *out) {
-    kac_preview_reward *p = reward->self;
+    kac_recorded_reward *p = reward->self;
     KAC_TRY(p->inner->score(p->inner, process, slots, n, stage, out));
+    KAC_TRY(record(p, slots, n));
+    if (!p->previews) return KAC_OK;
     if (stage != KAC_STAGE_PREDICTED || p->n_written + n > MAX_PREVIEWS) return KAC_OK;
     p->n_written += n;
     for (int i = 0; i < n; i++) {
@@ -57,9 +72,15 @@ static kac_status score_and_store(kac_reward *reward, kac_process *process, cons
     return KAC_OK;
 }
 
-void kac_preview_reward_init(kac_preview_reward *p, kac_reward *inner, kac_job *j, kac_latent_run *r) {
-    *p = (kac_preview_reward){.inner = inner, .job = j, .run = r};
+kac_status kac_recorded_reward_init(kac_recorded_reward *p, kac_reward *inner, kac_job *j, kac_latent_run *r) {
+    *p =
+        (kac_recorded_reward){.inner = inner, .job = j, .run = r, .previews = kac_options_bool(j->options, "previews")};
     p->outer = (kac_reward){.self = p, .name = inner->name, .score = score_and_store};
+    if (!p->previews) return KAC_OK;
+    char *folder = kac_run_folder_file(&j->folder, "previews");
+    const kac_status s = folder == NULL ? KAC_E_MEMORY : kac_dir_make(folder);
+    kac_free(folder);
+    return s;
 }
 
 /* ---- final pictures ---- */
@@ -119,8 +140,10 @@ static cJSON *image_facts(const output *o, int slot, const char *file) {
     cJSON_AddItemToObject(image, "reward", kac_json_number(p->rewards[slot]));
     const double *values = r->reward == NULL ? NULL : kac_latent_reward_values(r->reward, slot);
     cJSON *rewards = cJSON_AddObjectToObject(image, "rewards");
-    for (int k = 0; k < r->n_rewards && values != NULL; k++)
-        cJSON_AddItemToObject(rewards, r->rewards[k]->name, kac_json_number(values[k]));
+    for (int k = 0; k < r->rewards.n && values != NULL; k++)
+        cJSON_AddItemToObject(rewards, r->rewards.specs[k]->label, kac_json_number(values[k]));
+    if (values != NULL && kac_mix_has_uncertainty(r->rewards.mix))
+        cJSON_AddItemToObject(image, "uncertainty", kac_json_number(values[r->rewards.n + 1]));
     cJSON_AddItemToObject(image, "log_weight", kac_json_number(p->log_weights[slot]));
     cJSON_AddItemToObject(image, "weight", kac_json_number(o->weights[slot]));
     cJSON_AddNumberToObject(image, "eve", p->eves[slot]);

@@ -4,16 +4,17 @@
 struct kac_latent_reward {
     kac_reward reward;
     kac_latent *latent;
-    kac_image_reward *const *rewards;
+    kac_reward_set *rewards;
     int n_rewards, n_slots, n_per_group;
+    int n_row; /* n_rewards + 2: single rewards, combined, uncertainty */
     int width, height;
     uint64_t *scored_id; /* [n_slots] state whose values the slot has; 0: none */
     uint8_t *stage;      /* [n_slots] */
-    double *values;      /* [n_slots, n_rewards] */
+    double *values;      /* [n_slots, n_row] */
     int *list;           /* [n_slots] slots to score now */
     const uint8_t **rgb; /* [n_slots] */
     kac_picture *pictures;
-    double *scores; /* [n_slots] */
+    double *scores; /* [n_slots, n_rewards] */
     int64_t count;
     double ms;
 };
@@ -27,15 +28,32 @@ static int find_scored(const kac_latent_reward *r, int slot, kac_stage stage) {
     return -1;
 }
 
+/* From the single rewards of the slots of the list to their combined one. A rehearsal has none. */
+static kac_status combine_new(kac_latent_reward *r, int n) {
+    const kac_reward_set *set = r->rewards;
+    for (int i = 0; i < n && !set->parts[0]->c->model.counting; i++)
+        KAC_TRY(kac_mix_observe(set->mix, r->values + r->list[i] * r->n_row, 1));
+    for (int i = 0; i < n && !set->parts[0]->c->model.counting; i++) {
+        double *row = r->values + r->list[i] * r->n_row;
+        const kac_status s = kac_mix_total(set->mix, &row[r->n_rewards], &row[r->n_rewards + 1], row);
+        if (s != KAC_OK)
+            return kac_fail_prefix(s, "particle %d of group %d", r->list[i] % r->n_per_group,
+                                   r->list[i] / r->n_per_group);
+    }
+    return KAC_OK;
+}
+
 static kac_status score_new(kac_latent_reward *r, int n, kac_stage stage) {
     KAC_TRY(kac_latent_pictures(r->latent, r->list, n, stage, r->rgb));
     for (int i = 0; i < n; i++)
         r->pictures[i] = (kac_picture){r->rgb[i], r->width, r->height, r->list[i] / r->n_per_group};
     for (int j = 0; j < r->n_rewards; j++) {
-        KAC_TRY(kac_image_reward_score(r->rewards[j], r->pictures, n, r->scores));
-        for (int i = 0; i < n; i++) r->values[r->list[i] * r->n_rewards + j] = r->scores[i];
+        double *scores = r->scores + j * r->n_slots;
+        KAC_TRY(kac_image_reward_score(r->rewards->parts[j], r->pictures, n, scores));
+        for (int i = 0; i < n; i++) r->values[r->list[i] * r->n_row + j] = scores[i];
         r->count += n;
     }
+    KAC_TRY(combine_new(r, n));
     for (int i = 0; i < n; i++) {
         r->scored_id[r->list[i]] = kac_latent_state_id(r->latent, r->list[i]);
         r->stage[r->list[i]] = (uint8_t)stage;
@@ -61,13 +79,11 @@ static kac_status latent_score(kac_reward *reward, kac_process *p, const int *sl
     for (int i = 0; i < n; i++) {
         const int source = find_scored(r, slots[i], stage);
         KAC_ASSERT(source >= 0);
-        double *values = r->values + slots[i] * r->n_rewards;
-        if (source != slots[i])
-            memcpy(values, r->values + source * r->n_rewards, (size_t)r->n_rewards * sizeof *values);
+        double *values = r->values + slots[i] * r->n_row;
+        if (source != slots[i]) memcpy(values, r->values + source * r->n_row, (size_t)r->n_row * sizeof *values);
         r->scored_id[slots[i]] = kac_latent_state_id(r->latent, slots[i]);
         r->stage[slots[i]] = (uint8_t)stage;
-        out[i] = 0;
-        for (int j = 0; j < r->n_rewards; j++) out[i] += r->rewards[j]->weight * values[j];
+        out[i] = values[r->n_rewards];
     }
     r->ms += kac_now_ms() - start_ms - (kac_latent_counts_of(r->latent)->decoder_ms - decoder_ms);
     return KAC_OK;
@@ -77,27 +93,29 @@ static kac_status reward_init(kac_latent_reward *r, const kac_latent_options *o)
     const size_t n = (size_t)r->n_slots;
     r->scored_id = kac_alloc(n * sizeof *r->scored_id), r->stage = kac_alloc(n),
     r->list = kac_alloc(n * sizeof *r->list);
-    r->values = kac_alloc(n * (size_t)r->n_rewards * sizeof *r->values), r->scores = kac_alloc(n * sizeof *r->scores);
+    r->values = kac_alloc(n * (size_t)r->n_row * sizeof *r->values),
+    r->scores = kac_alloc(n * (size_t)r->n_rewards * sizeof *r->scores);
     r->rgb = kac_alloc(n * sizeof *r->rgb), r->pictures = kac_alloc(n * sizeof *r->pictures);
     if (r->scored_id == NULL || r->stage == NULL || r->list == NULL || r->values == NULL || r->scores == NULL ||
         r->rgb == NULL || r->pictures == NULL)
         return KAC_E_MEMORY;
-    for (int j = 0; j < r->n_rewards; j++) KAC_TRY(kac_image_reward_prepare(r->rewards[j], o->prompts, o->n_groups));
-    return KAC_OK;
+    return kac_reward_set_prepare(r->rewards, o->prompts, o->n_groups);
 }
 
-kac_status kac_latent_reward_open(kac_latent_reward **out, kac_latent *l, kac_image_reward *const *rewards,
-                                  int n_rewards, const kac_latent_options *o) {
+kac_status kac_latent_reward_open(kac_latent_reward **out, kac_latent *l, kac_reward_set *rewards,
+                                  const kac_latent_options *o) {
     kac_latent_reward *r = kac_alloc(sizeof *r);
     if (r == NULL) return KAC_E_MEMORY;
     *r = (kac_latent_reward){.latent = l,
                              .rewards = rewards,
-                             .n_rewards = n_rewards,
+                             .n_rewards = rewards->n,
+                             .n_row = rewards->n + 2,
                              .n_slots = o->n_groups * o->n_per_group,
                              .n_per_group = o->n_per_group,
                              .width = (int)o->width,
                              .height = (int)o->height};
-    r->reward = (kac_reward){.self = r, .name = n_rewards == 1 ? rewards[0]->name : "sum", .score = latent_score};
+    r->reward =
+        (kac_reward){.self = r, .name = rewards->n == 1 ? rewards->parts[0]->name : "combined", .score = latent_score};
     const kac_status s = reward_init(r, o);
     if (s != KAC_OK) {
         kac_latent_reward_close(r);
@@ -119,7 +137,7 @@ kac_reward *kac_latent_reward_of(kac_latent_reward *r) {
 }
 
 const double *kac_latent_reward_values(const kac_latent_reward *r, int slot) {
-    return r->scored_id[slot] == kac_latent_state_id(r->latent, slot) ? r->values + slot * r->n_rewards : NULL;
+    return r->scored_id[slot] == kac_latent_state_id(r->latent, slot) ? r->values + slot * r->n_row : NULL;
 }
 
 int64_t kac_latent_reward_count(const kac_latent_reward *r) {

@@ -66,14 +66,8 @@ static kac_status open_latent(kac_latent_run *r, const kac_latent_setup *s) {
 }
 
 static kac_status open_rewards(kac_latent_run *r, const kac_latent_setup *s) {
-    if (s->n_rewards > KAC_MAX_REWARDS)
-        return KAC_FAIL(KAC_E_USAGE, "at most %d rewards can be added", KAC_MAX_REWARDS);
-    for (int i = 0; i < s->n_rewards; i++) {
-        KAC_TRY(kac_image_reward_open(&r->rewards[i], &r->ctx, s->rewards[i]));
-        r->n_rewards++;
-    }
-    if (r->n_rewards == 0) return KAC_OK;
-    return kac_latent_reward_open(&r->reward, r->latent, r->rewards, r->n_rewards, &r->o);
+    KAC_TRY(kac_reward_set_open(&r->rewards, &r->ctx, s->rewards, s->n_rewards, s->options));
+    return r->rewards.n == 0 ? KAC_OK : kac_latent_reward_open(&r->reward, r->latent, &r->rewards, &r->o);
 }
 
 static kac_status open_all(kac_latent_run *r, const kac_latent_setup *s, int batch) {
@@ -96,7 +90,7 @@ kac_status kac_latent_run_open(kac_latent_run *r, const kac_latent_setup *s, con
 
 void kac_latent_run_close(kac_latent_run *r) {
     kac_latent_reward_close(r->reward);
-    for (int i = 0; i < r->n_rewards; i++) kac_image_reward_close(r->rewards[i]);
+    kac_reward_set_close(&r->rewards);
     kac_latent_close(r->latent);
     kac_start_image_close(&r->start);
     kac_solver_free(&r->solver);

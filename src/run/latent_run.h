@@ -6,8 +6,6 @@
 #include "run/start_image.h"
 #include <kac/options.h>
 
-enum { KAC_MAX_REWARDS = 16 };
-
 typedef struct kac_latent_run {
     kac_ctx ctx;
     kac_pipeline pipeline;
@@ -15,8 +13,7 @@ typedef struct kac_latent_run {
     kac_latent_options o;
     kac_start_image start; /* what o.start points to */
     kac_latent *latent;
-    kac_image_reward *rewards[KAC_MAX_REWARDS];
-    int n_rewards;
+    kac_reward_set rewards;
     kac_latent_reward *reward; /* NULL without rewards */
 } kac_latent_run;
 
@@ -25,7 +22,7 @@ typedef struct kac_latent_setup {
     const char *model_dir;
     const char *const *prompts; /* [n_prompts]; one "" for an unconditional model */
     int n_prompts;
-    const char *const *rewards; /* NAME[=PATH][:WEIGHT] */
+    const char *const *rewards; /* reward_spec.h */
     int n_rewards;
 } kac_latent_setup;
 

@@ -23,8 +23,8 @@ _kac() {
     esac
     if [ -z "$words" ] && [[ $cur == -* ]]; then
         case ${COMP_WORDS[1]} in
-        generate) words=" --prompt --prompts-file --negative-prompt --model --output --width --height --steps --timesteps --cfg-scale --guidance-rescale --seed --sampling-method --scheduler --eta --steer --reward --particles --first-particle --preview-decoder --batch-size --threads --dtype --backend --memory-limit --plan --resume --previews --no-previews --lambda --lambda --potential --ess-threshold --resampling --score-every --score-start --score-end --score-steps --config --json --help" ;;
-        score) words=" --reward --prompt --keep --csv --threads --dtype --backend --config --json --help" ;;
+        generate) words=" --prompt --prompts-file --negative-prompt --model --output --width --height --steps --timesteps --cfg-scale --guidance-rescale --seed --sampling-method --scheduler --eta --steer --reward --combine --reward-timeout --particles --first-particle --preview-decoder --batch-size --threads --dtype --backend --memory-limit --plan --resume --previews --no-previews --lambda --lambda --potential --ess-threshold --resampling --score-every --score-start --score-end --score-steps --config --json --help" ;;
+        score) words=" --reward --combine --reward-timeout --prompt --recursive --keep --copy-to --csv --threads --dtype --backend --config --json --help" ;;
         report) words=" --config --json --help" ;;
         info) words=" --config --json --help" ;;
         run) words=" --model --in --out --taps --dtype --backend --threads --repeat --text --max-length --config --steps --eta --timesteps --sampling-method --json --help" ;;
