@@ -8,6 +8,7 @@ _kac() {
         return
     fi
     case "${COMP_WORDS[1]} $prev" in
+    "generate --init-latents") words="sample mean" ;;
     "generate --sampling-method") words="ddim ddpm euler euler-ancestral dpm++2m dpm++2m-sde" ;;
     "generate --scheduler") words="default karras exponential beta lu" ;;
     "generate --steer") words="none best-of-n fk " ;;
@@ -23,7 +24,7 @@ _kac() {
     esac
     if [ -z "$words" ] && [[ $cur == -* ]]; then
         case ${COMP_WORDS[1]} in
-        generate) words=" --prompt --prompts-file --negative-prompt --model --output --width --height --steps --timesteps --cfg-scale --guidance-rescale --seed --sampling-method --scheduler --eta --steer --reward --combine --reward-timeout --particles --first-particle --preview-decoder --batch-size --threads --dtype --backend --memory-limit --plan --resume --previews --no-previews --lambda --lambda --potential --ess-threshold --resampling --score-every --score-start --score-end --score-steps --config --json --help" ;;
+        generate) words=" --prompt --prompts-file --negative-prompt --model --output --width --height --init-img --strength --mask --init-latents --paste --steps --timesteps --cfg-scale --guidance-rescale --seed --sampling-method --scheduler --eta --steer --reward --combine --reward-timeout --particles --first-particle --preview-decoder --batch-size --threads --dtype --backend --memory-limit --plan --resume --previews --no-previews --lambda --lambda --potential --ess-threshold --resampling --score-every --score-start --score-end --score-steps --config --json --help" ;;
         score) words=" --reward --combine --reward-timeout --prompt --recursive --keep --copy-to --csv --threads --dtype --backend --config --json --help" ;;
         report) words=" --config --json --help" ;;
         info) words=" --config --json --help" ;;
