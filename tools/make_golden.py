@@ -272,12 +272,14 @@ def main():
     parser.add_argument("--only", default="", help="cases whose name starts with this")
     options = parser.parse_args()
     torch.set_num_threads(2)
-    import golden_pipeline  # it uses this module
+    import golden_pipeline  # they use this module
+    import golden_pipeline_xl
     for case in golden_cases.networks():
         if case["name"].startswith(options.only):
             run_case(case, options.out)
     if "pipeline/tiny".startswith(options.only):
         golden_pipeline.pipeline(options.out)
+    golden_pipeline_xl.pipelines(options.out, options.only)
     golden_pipeline.image_processors(options.out, options.only)
 
 

@@ -44,38 +44,6 @@ static kac_status check_text(const kac_clip *m, const int32_t *ids, int64_t n, i
     return KAC_OK;
 }
 
-static kac_status text_states(kac_clip_text_out *out, const kac_clip *m, kac_ctx *c, const int32_t *ids, int64_t n,
-                              int64_t n_tokens, int clip_skip) {
-    const int64_t width = m->cfg.text.width;
-    const int n_layers = (int)m->cfg.text.layers;
-    int end[MAX_BATCH];
-    kac_tensor h = KAC_NONE, last = KAC_NONE;
-    const kac_tensor id = kac_tensor_make((void *)(uintptr_t)ids, KAC_I32, n, n_tokens);
-    KAC_TRY(kac_take_make(&h, &c->scratch, c->dtype, n, n_tokens, width));
-    KAC_TRY(kac_embedding(c, &h, id, m->token_table, kac_tensor_slice(m->position_table, 0, 0, n_tokens)));
-    KAC_TRY(kac_tap(c, h, "%sembeddings", m->text.path.s));
-    KAC_TRY(run_layers(c, &m->text, &h, 0, n_layers - clip_skip, true));
-    if (clip_skip > 0) KAC_TRY(kac_nn_norm_run(c, &out->hidden, &m->final_norm, h, KAC_ACT_NONE));
-    KAC_TRY(run_layers(c, &m->text, &h, n_layers - clip_skip, n_layers, true));
-    last = clip_skip > 0 ? KAC_NONE : out->hidden;
-    KAC_TRY(kac_nn_norm_run(c, &last, &m->final_norm, h, KAC_ACT_NONE));
-    KAC_TRY(kac_tap(c, last, "%sfinal_layer_norm", m->text.path.s));
-    find_ends(&m->cfg, ids, (int)n, n_tokens, end);
-    return kac_gather(c, &out->pooled, kac_tensor_reshape(last, n * n_tokens, width), end, (int)n);
-}
-
-kac_status kac_clip_text(kac_clip_text_out *out, const kac_clip *m, kac_ctx *c, const int32_t *ids, int64_t n,
-                         int64_t n_tokens, int clip_skip) {
-    *out = (kac_clip_text_out){0};
-    KAC_TRY(check_text(m, ids, n, n_tokens, clip_skip));
-    KAC_TRY(kac_take_make(&out->hidden, &c->scratch, c->dtype, n, n_tokens, m->cfg.text.width));
-    KAC_TRY(kac_take_make(&out->pooled, &c->scratch, c->dtype, n, m->cfg.text.width));
-    const size_t mark = kac_scope_open(c);
-    const kac_status s = text_states(out, m, c, ids, n, n_tokens, clip_skip);
-    kac_scope_close(c, mark);
-    return s;
-}
-
 /* out f32 = projection(pooled), of length 1 if asked. */
 static kac_status project(kac_ctx *c, kac_tensor *out, const kac_nn_linear *projection, kac_tensor pooled,
                           bool normalized) {
@@ -86,6 +54,56 @@ static kac_status project(kac_ctx *c, kac_tensor *out, const kac_nn_linear *proj
     return normalized ? kac_l2_normalize(c, out, wide) : KAC_OK;
 }
 
+/* hidden = the states before the last n_skip layers, normed or not. */
+static kac_status text_states(kac_clip_text_out *out, const kac_clip *m, kac_ctx *c, const int32_t *ids, int64_t n,
+                              int64_t n_tokens, int n_skip, bool normed) {
+    const int64_t width = m->cfg.text.width;
+    const int n_layers = (int)m->cfg.text.layers;
+    const bool is_last = normed && n_skip == 0;
+    int end[MAX_BATCH];
+    kac_tensor h = KAC_NONE, last = KAC_NONE;
+    const kac_tensor id = kac_tensor_make((void *)(uintptr_t)ids, KAC_I32, n, n_tokens);
+    KAC_TRY(kac_take_make(&h, &c->scratch, c->dtype, n, n_tokens, width));
+    KAC_TRY(kac_embedding(c, &h, id, m->token_table, kac_tensor_slice(m->position_table, 0, 0, n_tokens)));
+    KAC_TRY(kac_tap(c, h, "%sembeddings", m->text.path.s));
+    KAC_TRY(run_layers(c, &m->text, &h, 0, n_layers - n_skip, true));
+    if (!normed) KAC_TRY(kac_copy(c, &out->hidden, h));
+    if (normed && !is_last) KAC_TRY(kac_nn_norm_run(c, &out->hidden, &m->final_norm, h, KAC_ACT_NONE));
+    KAC_TRY(run_layers(c, &m->text, &h, n_layers - n_skip, n_layers, true));
+    last = is_last ? out->hidden : KAC_NONE;
+    KAC_TRY(kac_nn_norm_run(c, &last, &m->final_norm, h, KAC_ACT_NONE));
+    KAC_TRY(kac_tap(c, last, "%sfinal_layer_norm", m->text.path.s));
+    find_ends(&m->cfg, ids, (int)n, n_tokens, end);
+    KAC_TRY(kac_gather(c, &out->pooled, kac_tensor_reshape(last, n * n_tokens, width), end, (int)n));
+    if (out->embeds.data == NULL) return KAC_OK;
+    KAC_TRY(project(c, &out->embeds, &m->text_projection, out->pooled, false));
+    return kac_tap(c, out->embeds, "text_projection");
+}
+
+static kac_status run_text(kac_clip_text_out *out, const kac_clip *m, kac_ctx *c, const int32_t *ids, int64_t n,
+                           int64_t n_tokens, int n_skip, bool normed) {
+    *out = (kac_clip_text_out){0};
+    KAC_TRY(kac_take_make(&out->hidden, &c->scratch, c->dtype, n, n_tokens, m->cfg.text.width));
+    KAC_TRY(kac_take_make(&out->pooled, &c->scratch, c->dtype, n, m->cfg.text.width));
+    if (m->cfg.has_projection) KAC_TRY(kac_take_make(&out->embeds, &c->scratch, KAC_F32, n, m->cfg.projection));
+    const size_t mark = kac_scope_open(c);
+    const kac_status s = text_states(out, m, c, ids, n, n_tokens, n_skip, normed);
+    kac_scope_close(c, mark);
+    return s;
+}
+
+kac_status kac_clip_text(kac_clip_text_out *out, const kac_clip *m, kac_ctx *c, const int32_t *ids, int64_t n,
+                         int64_t n_tokens, int clip_skip) {
+    KAC_TRY(check_text(m, ids, n, n_tokens, clip_skip));
+    return run_text(out, m, c, ids, n, n_tokens, clip_skip, true);
+}
+
+kac_status kac_clip_text_penultimate(kac_clip_text_out *out, const kac_clip *m, kac_ctx *c, const int32_t *ids,
+                                     int64_t n, int64_t n_tokens, int clip_skip) {
+    KAC_TRY(check_text(m, ids, n, n_tokens, clip_skip));
+    return run_text(out, m, c, ids, n, n_tokens, clip_skip + 1, false);
+}
+
 kac_status kac_clip_text_embeds(kac_tensor *out, const kac_clip *m, kac_ctx *c, const int32_t *ids, int64_t n,
                                 int64_t n_tokens, bool normalized) {
     if (!m->cfg.has_projection) return KAC_FAIL(KAC_E_UNSUPPORTED, "this text encoder has no projection to embeddings");
@@ -93,8 +111,8 @@ kac_status kac_clip_text_embeds(kac_tensor *out, const kac_clip *m, kac_ctx *c, 
     if (out->data == NULL) KAC_TRY(kac_take_make(out, &c->scratch, KAC_F32, n, m->cfg.projection));
     const size_t mark = kac_scope_open(c);
     kac_clip_text_out states;
-    kac_status s = kac_clip_text(&states, m, c, ids, n, n_tokens, 0);
-    if (s == KAC_OK) s = project(c, out, &m->text_projection, states.pooled, normalized);
+    kac_status s = run_text(&states, m, c, ids, n, n_tokens, 0, true);
+    if (s == KAC_OK) s = normalized ? kac_l2_normalize(c, out, states.embeds) : kac_copy(c, out, states.embeds);
     kac_scope_close(c, mark);
     return s;
 }

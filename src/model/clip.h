@@ -32,15 +32,19 @@ kac_status kac_clip_config_load(kac_clip_config *cfg, const char *dir);
 kac_status kac_clip_config_read(kac_clip_config *cfg, const kac_json *config);
 
 typedef struct kac_clip_text_out {
-    kac_tensor hidden; /* [N, T, D] c->dtype: last_hidden_state; with clip_skip = k ≥ 1 hidden_states[-(k + 1)] after
-                          final_layer_norm */
+    kac_tensor hidden; /* [N, T, D] c->dtype */
     kac_tensor pooled; /* [N, D] c->dtype: the final state (never skipped) at the end-of-text token */
+    kac_tensor embeds; /* [N, projection] f32: text_projection(pooled), not normalised; none without a projection */
 } kac_clip_text_out;
 
-/* ids [N, T] on the host, T ≤ max_tokens, causal attention, no padding mask. Results in c->scratch. clip_skip 0: none.
- * KAC_E_SHAPE for an id outside the vocabulary, T too long, clip_skip ≥ layers. */
+/* ids [N, T] on the host, T ≤ max_tokens, causal attention, no padding mask. Results in c->scratch.
+ *   clip_skip k  hidden = last_hidden_state for k = 0, else hidden_states[-(k + 1)] after final_layer_norm
+ * KAC_E_SHAPE for an id outside the vocabulary or T too long, KAC_E_USAGE for clip_skip ≥ layers. */
 kac_status kac_clip_text(kac_clip_text_out *out, const kac_clip *m, kac_ctx *c, const int32_t *ids, int64_t n,
                          int64_t n_tokens, int clip_skip);
+/* The same with hidden = hidden_states[-(k + 2)], as it is: what SDXL reads. KAC_E_USAGE for clip_skip ≥ layers. */
+kac_status kac_clip_text_penultimate(kac_clip_text_out *out, const kac_clip *m, kac_ctx *c, const int32_t *ids,
+                                     int64_t n, int64_t n_tokens, int clip_skip);
 
 /* out [N, projection] f32 in c->scratch = text_projection(pooled); `normalized`: of length 1, as CLIPModel returns it.
  */

@@ -19,7 +19,8 @@ static cJSON *latent_counts(void *self) {
 
 static const char *const component_files[] = {"unet/diffusion_pytorch_model.safetensors",
                                               "vae/diffusion_pytorch_model.safetensors",
-                                              "text_encoder/model.safetensors", "scheduler/scheduler_config.json"};
+                                              "text_encoder/model.safetensors",
+                                              "text_encoder_2/model.safetensors", "scheduler/scheduler_config.json"};
 
 /* Names and sizes; checksums too as long as that costs no time worth speaking of. */
 static cJSON *model_facts(const kac_job *j, bool checksums) {
@@ -179,9 +180,9 @@ kac_status kac_generate_latent(kac_job *j) {
     kac_latent_run r;
     KAC_TRY(kac_latent_run_open(&r, &setup, ops, &plan.sizes, plan.batch));
     kac_status s = KAC_OK;
-    if (j->n_prompts == 0 && r.pipeline.text != NULL)
+    if (j->n_prompts == 0 && r.pipeline.n_texts > 0)
         s = KAC_FAIL(KAC_E_USAGE, "this model wants a prompt: kac generate --model %s \"…\"", j->model);
-    if (j->n_prompts > 0 && r.pipeline.text == NULL)
+    if (j->n_prompts > 0 && r.pipeline.n_texts == 0)
         s = KAC_FAIL(KAC_E_USAGE, "this model is unconditional: it takes no prompt");
     if (s == KAC_OK) s = run_latent(j, &r, &plan, kac_now_ms() - j->start_ms);
     kac_latent_run_close(&r);

@@ -1,5 +1,5 @@
-/* What the files of the latent process share: latent_process.c (the chain), latent_start.c (where it begins and what a
- * mask keeps), latent_pictures.c (its pictures). */
+/* What the files of the latent process share: latent_process.c (the chain), latent_text.c (its prompts), latent_start.c
+ * (where it begins and what a mask keeps), latent_pictures.c (its pictures). */
 #ifndef KAC_LATENT_PARTS_H
 #define KAC_LATENT_PARTS_H
 
@@ -53,6 +53,14 @@ static inline kac_tensor kac_latent_row(kac_tensor t, int slot) {
 static inline size_t kac_latent_picture_bytes(const kac_latent *l) {
     return (size_t)(l->o.width * l->o.height * 3);
 }
+
+/* Whether every state is evaluated twice, with the prompt and without. Distilled networks are told the guidance scale instead. */
+static inline bool kac_latent_doubles(const kac_latent *l) {
+    return l->o.cfg_scale != 1 && l->pipeline->n_texts > 0 && kac_unet_config_of(l->pipeline->unet)->time_cond_dim == 0;
+}
+
+/* Encodes the prompts and conditions the network on them: cond, cond_row, uncond_row. */
+kac_status kac_latent_open_texts(kac_latent *l);
 
 /* The slot of `list` that holds state `id`; −1: none. Lists are short next to a network call. */
 static inline int kac_latent_find_state(const kac_latent *l, const int *list, int n, uint64_t id) {

@@ -1,5 +1,4 @@
 #include "run/latent_parts.h"
-#include "run/pipeline_text.h"
 #include <string.h>
 
 static kac_latent *self_of(kac_process *p) {
@@ -56,7 +55,7 @@ static kac_status fill_input(kac_latent *l, kac_tensor to, kac_tensor x, double 
 
 static kac_status call_network(kac_latent *l, kac_tensor *guided, int i_step, const int *slots, int n) {
     const kac_solver_row *row = &l->solver->rows[i_step];
-    const bool doubled = l->o.cfg_scale != 1 && l->cond != NULL;
+    const bool doubled = kac_latent_doubles(l);
     const int n_rows = doubled ? 2 * n : n;
     kac_tensor in = {0}, raw = {0};
     KAC_TRY(kac_take_make(&in, &l->c->scratch, KAC_F32, n_rows, l->h, l->w,
@@ -285,36 +284,6 @@ static kac_status latent_state_load(kac_process *p, const void *in) {
 
 /* ---- opening ---- */
 
-/* Index of `text` in the list, added when new. */
-static int text_index(const char **list, int *n, const char *text) {
-    for (int i = 0; i < *n; i++)
-        if (strcmp(list[i], text) == 0) return i;
-    list[*n] = text;
-    return (*n)++;
-}
-
-static kac_status open_texts(kac_latent *l) {
-    const int n_groups = l->o.n_groups;
-    const char **texts = kac_alloc((size_t)n_groups * 2 * sizeof *texts);
-    if (texts == NULL) return KAC_E_MEMORY;
-    int n_texts = 0;
-    for (int g = 0; g < n_groups; g++) {
-        l->cond_row[g] = text_index(texts, &n_texts, l->o.prompts[g]);
-        if (l->o.cfg_scale == 1) continue;
-        l->uncond_row[g] = text_index(texts, &n_texts, l->o.negative_prompts == NULL ? "" : l->o.negative_prompts[g]);
-    }
-    const double start_ms = kac_now_ms();
-    const size_t mark = kac_arena_mark(&l->c->scratch);
-    kac_conditioning encoded = {0};
-    kac_status s = kac_pipeline_encode(&encoded, l->pipeline, l->c, texts, n_texts, l->o.clip_skip, &l->n_truncated);
-    if (s == KAC_OK)
-        s = kac_unet_condition(&l->cond, l->pipeline->unet, l->c, &(kac_unet_inputs){.tokens = encoded.tokens});
-    kac_arena_release(&l->c->scratch, mark);
-    kac_free(texts);
-    l->counts.text_ms += kac_now_ms() - start_ms;
-    return s;
-}
-
 static kac_status take_states(kac_latent *l) {
     kac_arena *run = &l->c->run;
     KAC_TRY(kac_take_make(&l->x, run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
@@ -341,7 +310,7 @@ static kac_status latent_init(kac_latent *l) {
         return KAC_E_MEMORY;
     KAC_TRY(take_states(l));
     KAC_TRY(kac_latent_start_open(l));
-    return l->pipeline->text == NULL ? KAC_OK : open_texts(l);
+    return kac_latent_open_texts(l);
 }
 
 kac_status kac_latent_open(kac_latent **out, kac_ctx *c, const kac_pipeline *p, const kac_solver *solver,

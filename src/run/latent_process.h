@@ -20,9 +20,16 @@ typedef struct kac_latent_start {
     bool paste;      /* decoded pictures get the pixels outside of the mask back */
 } kac_latent_start;
 
+/* What SDXL is told about the picture's place in its photograph, in pixels; a size of 0: the run's own. */
+typedef struct kac_latent_sizes {
+    int64_t original[2], target[2]; /* height, width */
+    int64_t crop[2];                /* top, left */
+    double score;                   /* aesthetic score, of refiners */
+} kac_latent_sizes;
+
 typedef struct kac_latent_options {
     const char *const *prompts;          /* [n_groups]; ignored by an unconditional pipeline */
-    const char *const *negative_prompts; /* [n_groups] or NULL: all "" */
+    const char *const *negative_prompts; /* [n_groups]; NULL, there or inside: none was given */
     int n_groups, n_per_group;
     int64_t width, height; /* pixels, multiples of the pipeline's factor */
     double cfg_scale;      /* 1: no guidance, one evaluation a state instead of two */
@@ -31,7 +38,8 @@ typedef struct kac_latent_options {
     int first_particle; /* particle k of every group uses the noise of particle first_particle + k */
     int batch;          /* states per network call */
     int clip_skip;
-    kac_latent_start start; /* with a picture, the solver's rows begin where its strength says */
+    kac_latent_sizes sizes, negative_sizes; /* ignored by networks that do not read them */
+    kac_latent_start start;                 /* with a picture, the solver's rows begin where its strength says */
 } kac_latent_options;
 
 typedef struct kac_latent_counts {

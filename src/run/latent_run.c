@@ -1,5 +1,6 @@
 #include "run/latent_run.h"
 #include "run/backend.h"
+#include "run/size_options.h"
 #include <math.h>
 #include <string.h>
 
@@ -45,6 +46,7 @@ static kac_status fill_options(kac_latent_run *r, const kac_latent_setup *s, int
                                 .seed = (uint64_t)kac_options_int(o, "seed"),
                                 .first_particle = (int)kac_options_int(o, "first-particle"),
                                 .batch = batch};
+    KAC_TRY(kac_size_options_read(&r->o, o));
     if (kac_options_given(o, "width")) r->o.width = kac_options_int(o, "width");
     if (kac_options_given(o, "height")) r->o.height = kac_options_int(o, "height");
     if (r->o.width == 0 || r->o.height == 0)
@@ -56,8 +58,8 @@ static kac_status fill_options(kac_latent_run *r, const kac_latent_setup *s, int
 static kac_status open_latent(kac_latent_run *r, const kac_latent_setup *s) {
     const char **negative = kac_alloc((size_t)s->n_prompts * sizeof *negative);
     if (negative == NULL) return KAC_E_MEMORY;
-    const char *text = kac_options_text(s->options, "negative-prompt");
-    for (int i = 0; i < s->n_prompts; i++) negative[i] = text == NULL ? "" : text;
+    const bool given = kac_options_given(s->options, "negative-prompt");
+    for (int i = 0; i < s->n_prompts; i++) negative[i] = given ? kac_options_text(s->options, "negative-prompt") : NULL;
     r->o.negative_prompts = negative;
     const kac_status status = kac_latent_open(&r->latent, &r->ctx, &r->pipeline, &r->solver, &r->o);
     r->o.negative_prompts = NULL; /* read while opening only */

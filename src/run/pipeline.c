@@ -25,6 +25,9 @@ static kac_status check_class(const kac_json *index) {
     static const char *const known[] = {"StableDiffusionPipeline",
                                         "StableDiffusionImg2ImgPipeline",
                                         "StableDiffusionInpaintPipeline",
+                                        "StableDiffusionXLPipeline",
+                                        "StableDiffusionXLImg2ImgPipeline",
+                                        "StableDiffusionXLInpaintPipeline",
                                         "LatentConsistencyModelPipeline",
                                         "DDPMPipeline",
                                         "DDIMPipeline"};
@@ -33,24 +36,62 @@ static kac_status check_class(const kac_json *index) {
     if (name == NULL) return KAC_FAIL(KAC_E_FORMAT, "%s: \"_class_name\" is missing", index->name);
     for (int i = 0; i < KAC_COUNT_OF(known); i++)
         if (strcmp(name, known[i]) == 0) return KAC_OK;
-    return KAC_FAIL(
-        KAC_E_UNSUPPORTED,
-        "%s: pipelines of class %s are not supported; StableDiffusionPipeline, DDPMPipeline and DDIMPipeline are",
-        index->name, name);
+    return KAC_FAIL(KAC_E_UNSUPPORTED,
+                    "%s: pipelines of class %s are not supported; StableDiffusionPipeline, StableDiffusionXLPipeline, "
+                    "LatentConsistencyModelPipeline, DDPMPipeline and DDIMPipeline are",
+                    index->name, name);
 }
 
-static kac_status open_text(kac_pipeline *p, kac_ctx *c, const char *dir) {
+static kac_status open_encoder(kac_pipeline_text *t, const char *dir, const char *encoder, const char *tokenizer) {
     char *text_dir = NULL, *tokenizer_dir = NULL;
-    kac_status s = component_dir(&text_dir, dir, "text_encoder");
-    if (s == KAC_OK) s = component_dir(&tokenizer_dir, dir, "tokenizer");
-    if (s == KAC_OK) s = kac_clip_load(&p->text, c, text_dir);
-    if (s == KAC_OK) s = kac_tokenizer_load(&p->tokenizer, tokenizer_dir);
+    kac_status s = component_dir(&text_dir, dir, encoder);
+    if (s == KAC_OK) s = component_dir(&tokenizer_dir, dir, tokenizer);
+    if (s == KAC_OK) s = kac_source_open_dir(&t->source, text_dir, "model");
+    if (s == KAC_OK) s = kac_clip_config_read(&t->cfg, &t->source.config);
+    if (s == KAC_OK) s = kac_tokenizer_load(&t->tokenizer, tokenizer_dir);
     kac_free(text_dir), kac_free(tokenizer_dir);
     if (s != KAC_OK) return s;
-    const kac_clip_config *cfg = kac_clip_config_of(p->text);
-    if (kac_tokenizer_vocab_size(p->tokenizer) > cfg->vocab_size)
-        return KAC_FAIL(KAC_E_FORMAT, "%s: the tokenizer has %d entries, the text encoder only %lld", dir,
-                        (int)kac_tokenizer_vocab_size(p->tokenizer), (long long)cfg->vocab_size);
+    if (kac_tokenizer_vocab_size(t->tokenizer) > t->cfg.vocab_size)
+        return KAC_FAIL(KAC_E_FORMAT, "%s: %s has %d entries, %s only %lld", dir, tokenizer,
+                        (int)kac_tokenizer_vocab_size(t->tokenizer), encoder, (long long)t->cfg.vocab_size);
+    const int own = kac_tokenizer_max_length(t->tokenizer);
+    t->n_tokens = own > 0 ? KAC_MIN(own, t->cfg.max_tokens) : t->cfg.max_tokens;
+    return KAC_OK;
+}
+
+/* Those of text_encoder and text_encoder_2 that the folder lists. */
+static kac_status open_texts(kac_pipeline *p, const char *dir, const kac_json *index) {
+    static const char *const encoder[] = {"text_encoder", "text_encoder_2"}, *const tokenizer[] = {"tokenizer",
+                                                                                                   "tokenizer_2"};
+    for (int i = 0; i < KAC_PIPELINE_MAX_TEXTS; i++)
+        if (listed(index, encoder[i])) KAC_TRY(open_encoder(&p->text[p->n_texts++], dir, encoder[i], tokenizer[i]));
+    if (p->n_texts == 2 && p->text[0].n_tokens != p->text[1].n_tokens)
+        return KAC_FAIL(KAC_E_FORMAT, "%s: the two text encoders read %lld and %lld tokens; they must agree", dir,
+                        (long long)p->text[0].n_tokens, (long long)p->text[1].n_tokens);
+    const char *name = NULL;
+    KAC_TRY(kac_json_text(index, index->root, "_class_name", &name));
+    p->zero_empty = strncmp(name, "StableDiffusionXL", 17) == 0;
+    return kac_json_bool(index, index->root, "force_zeros_for_empty_prompt", &p->zero_empty);
+}
+
+/* What the denoiser wants and what the text encoders give. */
+static kac_status check_texts(const kac_pipeline *p, const char *dir) {
+    const kac_unet_config *u = kac_unet_config_of(p->unet);
+    if (!u->conditional) return KAC_OK;
+    if (p->n_texts == 0)
+        return KAC_FAIL(KAC_E_FORMAT, "%s: the network wants a text encoder, model_index.json lists none", dir);
+    if (u->class_embed != KAC_CLASS_EMBED_NONE || u->addition == KAC_ADDITION_TEXT)
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: a network with %s is not supported in whole pipelines", dir,
+                        u->addition == KAC_ADDITION_TEXT ? "addition_embed_type text" : "class labels");
+    const bool two = u->addition == KAC_ADDITION_TEXT_TIME;
+    if (!two && p->n_texts > 1)
+        return KAC_FAIL(KAC_E_FORMAT, "%s: two text encoders, but the network has no addition_embed_type", dir);
+    int64_t width = 0;
+    for (int i = 0; i < p->n_texts; i++) width += p->text[i].cfg.text.width;
+    const int64_t want = u->text_dim > 0 ? u->text_dim : u->cross_dim[0];
+    if (width != want)
+        return KAC_FAIL(KAC_E_FORMAT, "%s: the text encoders make states of width %lld, the network wants %lld", dir,
+                        (long long)width, (long long)want);
     return KAC_OK;
 }
 
@@ -101,7 +142,7 @@ static kac_status open_parts(kac_pipeline *p, kac_ctx *c, const char *dir, const
     char *unet = NULL, *scheduler = kac_path_join(dir, "scheduler/scheduler_config.json");
     kac_status s = scheduler == NULL ? KAC_E_MEMORY : component_dir(&unet, dir, "unet");
     if (s == KAC_OK) s = kac_schedule_load(&p->schedule, scheduler);
-    if (s == KAC_OK && listed(index, "text_encoder")) s = open_text(p, c, dir);
+    if (s == KAC_OK) s = open_texts(p, dir, index);
     if (s == KAC_OK) s = kac_unet_load(&p->unet, c, unet);
     if (s == KAC_OK && listed(index, "vae")) s = open_codecs(p, c, dir, preview_dir);
     kac_free(unet), kac_free(scheduler);
@@ -110,9 +151,7 @@ static kac_status open_parts(kac_pipeline *p, kac_ctx *c, const char *dir, const
     p->factor = p->codec == NULL ? 1 : kac_codec_config_of(p->codec)->factor;
     p->height = u->sample_size[0] * p->factor, p->width = u->sample_size[1] * p->factor;
     KAC_TRY(check_channels(p, dir));
-    if (u->conditional && p->text == NULL)
-        return KAC_FAIL(KAC_E_FORMAT, "%s: the network wants a text encoder, model_index.json lists none", dir);
-    return KAC_OK;
+    return check_texts(p, dir);
 }
 
 kac_status kac_pipeline_open(kac_pipeline *p, kac_ctx *c, const char *dir, const char *preview_dir) {
@@ -132,8 +171,10 @@ kac_status kac_pipeline_open(kac_pipeline *p, kac_ctx *c, const char *dir, const
 }
 
 void kac_pipeline_close(kac_pipeline *p) {
-    kac_clip_free(p->text);
-    kac_tokenizer_free(p->tokenizer);
+    for (int i = 0; i < p->n_texts; i++) {
+        kac_source_close(&p->text[i].source);
+        kac_tokenizer_free(p->text[i].tokenizer);
+    }
     kac_unet_free(p->unet);
     kac_codec_free(p->codec);
     kac_codec_free(p->preview);

@@ -1,7 +1,7 @@
-/* A diffusers folder, opened: text encoder, denoiser, codec, noise schedule.
+/* A diffusers folder, opened: text encoders, denoiser, codec, noise schedule.
  *
- * StableDiffusionPipeline folders (text to image in a latent space) and DDPM/DDIMPipeline folders (UNet2DModel, no prompt, pixels are
- * the states). */
+ * StableDiffusionPipeline and StableDiffusionXLPipeline folders (text to image in a latent space) and DDPM/DDIMPipeline folders
+ * (UNet2DModel, no prompt, pixels are the states). */
 #ifndef KAC_PIPELINE_H
 #define KAC_PIPELINE_H
 
@@ -11,9 +11,20 @@
 #include "samplers/schedule.h"
 #include "text/tokenizer.h"
 
+enum { KAC_PIPELINE_MAX_TEXTS = 2 };
+
+/* A text encoder, opened but not loaded: its weights are needed while prompts are encoded, not later. */
+typedef struct kac_pipeline_text {
+    kac_source source;
+    kac_clip_config cfg;
+    kac_tokenizer *tokenizer;
+    int64_t n_tokens; /* context length, of the encoder or as the tokenizer's files say */
+} kac_pipeline_text;
+
 typedef struct kac_pipeline {
-    kac_clip *text;           /* NULL: unconditional */
-    kac_tokenizer *tokenizer; /* NULL: unconditional */
+    kac_pipeline_text text[KAC_PIPELINE_MAX_TEXTS];
+    int n_texts;     /* 0: unconditional */
+    bool zero_empty; /* where no negative prompt is given, its states are zeros instead of those of "" */
     kac_unet *unet;
     kac_codec *codec;   /* NULL: states are pixels in [−1, 1] */
     kac_codec *preview; /* a cheaper decoder for x0-hat; NULL: codec */

@@ -260,8 +260,8 @@ static kac_status forward_text(kac_ctx *c, pass *p) {
     KAC_TRY(kac_clip_text(&out, p->clip, c, p->ids, p->n_ids, p->n_tokens, 0));
     p->out[0] = out.hidden;
     p->out[1] = out.pooled;
-    if (!kac_clip_config_of(p->clip)->has_projection) return KAC_OK;
-    return kac_clip_text_embeds(&p->out[2], p->clip, c, p->ids, p->n_ids, p->n_tokens, false);
+    p->out[2] = out.embeds;
+    return KAC_OK;
 }
 
 static kac_status forward_clip(kac_ctx *c, pass *p) {

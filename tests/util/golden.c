@@ -64,9 +64,9 @@ kac_status golden_open(golden *g, const char *name) {
     return open_with(g, name, write_root);
 }
 
-static kac_status write_json(const golden *g, const char *key, const char *path) {
-    char *text = cJSON_Print(cJSON_GetObjectItemCaseSensitive(g->json.root, key));
-    if (text == NULL) return KAC_FAIL(KAC_E_FORMAT, "%s: no %s", g->json.name, key);
+static kac_status write_json(const cJSON *item, const char *path) {
+    char *text = cJSON_Print(item);
+    if (text == NULL) return KAC_FAIL(KAC_E_MEMORY, "%s", path);
     const kac_status s = kac_file_write(path, text, strlen(text));
     cJSON_free(text);
     return s;
@@ -83,21 +83,39 @@ static kac_status copy_file(const char *to_dir, const char *from_dir, const char
     return s;
 }
 
+/* The tokenizer of the shipped model; files that the case has of its own go over it. */
+static kac_status write_tokenizer(const golden *g, const char *name) {
+    static const char *const files[] = {"vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"};
+    char path[2 * GOLDEN_MAX_NAME], key[64];
+    const char *from = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(g->json.root, name));
+    if (from == NULL) return KAC_OK;
+    snprintf(path, sizeof path, "%s/%s", g->dir, name);
+    KAC_TRY(kac_dir_make(path));
+    for (int i = 0; i < KAC_COUNT_OF(files); i++) KAC_TRY(copy_file(path, from, files[i]));
+    snprintf(key, sizeof key, "%s_files", name);
+    const cJSON *own = NULL;
+    cJSON_ArrayForEach(own, cJSON_GetObjectItemCaseSensitive(g->json.root, key)) {
+        snprintf(path, sizeof path, "%s/%s/%s", g->dir, name, own->string);
+        KAC_TRY(write_json(own, path));
+    }
+    return KAC_OK;
+}
+
+static kac_status write_root_key(const golden *g, const char *key, const char *path) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(g->json.root, key);
+    return item == NULL ? KAC_FAIL(KAC_E_FORMAT, "%s: no %s", g->json.name, key) : write_json(item, path);
+}
+
 static kac_status write_pipeline(const golden *g) {
-    static const char *const tokenizer_files[] = {"vocab.json", "merges.txt", "tokenizer_config.json",
-                                                  "special_tokens_map.json"};
     char path[2 * GOLDEN_MAX_NAME];
     snprintf(path, sizeof path, "%s/model_index.json", g->dir);
-    KAC_TRY(write_json(g, "model_index", path));
+    KAC_TRY(write_root_key(g, "model_index", path));
     snprintf(path, sizeof path, "%s/scheduler", g->dir);
     KAC_TRY(kac_dir_make(path));
     snprintf(path, sizeof path, "%s/scheduler/scheduler_config.json", g->dir);
-    KAC_TRY(write_json(g, "scheduler", path));
-    snprintf(path, sizeof path, "%s/tokenizer", g->dir);
-    KAC_TRY(kac_dir_make(path));
-    const char *from = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(g->json.root, "tokenizer"));
-    if (from == NULL) return KAC_FAIL(KAC_E_FORMAT, "%s: no tokenizer", g->json.name);
-    for (int i = 0; i < KAC_COUNT_OF(tokenizer_files); i++) KAC_TRY(copy_file(path, from, tokenizer_files[i]));
+    KAC_TRY(write_root_key(g, "scheduler", path));
+    KAC_TRY(write_tokenizer(g, "tokenizer"));
+    KAC_TRY(write_tokenizer(g, "tokenizer_2"));
     const cJSON *part = NULL;
     cJSON_ArrayForEach(part, cJSON_GetObjectItemCaseSensitive(g->json.root, "parts")) {
         snprintf(path, sizeof path, "%s/%s", g->dir, part->string);
