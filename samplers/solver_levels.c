@@ -3,9 +3,7 @@
 #include "samplers/solver_table.h"
 #include <math.h>
 
-/* sigma / alpha of training timestep t; zero-SNR schedules get the smallest positive alpha-bar that the reference gives
- * them. */
-static double ratio_at(const kac_schedule *sch, int t) {
+double kac_ratio_at(const kac_schedule *sch, int t) {
     const double bar = sch->zero_snr && t == sch->n_train - 1 ? 0x1p-24 : sch->alphas_cumprod[t];
     const float value = (float)bar;
     return (double)sqrtf((1.0f - value) / value);
@@ -13,7 +11,7 @@ static double ratio_at(const kac_schedule *sch, int t) {
 
 static double ratio_between(const kac_schedule *sch, double t) {
     const int i = KAC_MIN((int)t, sch->n_train - 1), next = KAC_MIN(i + 1, sch->n_train - 1);
-    return ratio_at(sch, i) + (t - i) * (ratio_at(sch, next) - ratio_at(sch, i));
+    return kac_ratio_at(sch, i) + (t - i) * (kac_ratio_at(sch, next) - kac_ratio_at(sch, i));
 }
 
 void kac_levels_by_spacing(kac_levels *l, const kac_schedule *sch, bool rounded) {
@@ -33,10 +31,11 @@ void kac_levels_by_spacing(kac_levels *l, const kac_schedule *sch, bool rounded)
 }
 
 void kac_levels_dpm(kac_levels *l, const kac_schedule *sch) {
+    if (sch->sigmas == KAC_SIGMAS_FLOW) return; /* timesteps follow from the levels */
     const int n = l->n;
     int last = sch->n_train; /* training steps whose log SNR is above the clip */
     while (last > 0) {
-        const double bar = ratio_at(sch, last - 1);
+        const double bar = kac_ratio_at(sch, last - 1);
         if (-log(bar) >= sch->lambda_min_clipped) break;
         last--;
     }
@@ -54,15 +53,15 @@ void kac_levels_dpm(kac_levels *l, const kac_schedule *sch) {
     }
 }
 
-/* The training timestep, between two whole ones, that has this sigma: linear in log sigma. The table's logarithms are float32
- * as in the reference: where a timestep is then cut to a whole one, their rounding decides. */
-static double timestep_of(const kac_schedule *sch, double sigma) {
+/* The table's logarithms are float32 as in the reference: where a timestep is then cut to a whole one, their rounding
+ * decides. */
+double kac_timestep_of(const kac_schedule *sch, double sigma) {
     const double target = log(fmax(sigma, 1e-10));
     int low = 0;
-    for (int i = 0; i < sch->n_train && (double)logf((float)ratio_at(sch, i)) <= target; i++) low = i;
+    for (int i = 0; i < sch->n_train && (double)logf((float)kac_ratio_at(sch, i)) <= target; i++) low = i;
     low = KAC_MAX(KAC_MIN(low, sch->n_train - 2), 0);
-    const double a = (double)logf((float)ratio_at(sch, low));
-    const double b = (double)logf((float)ratio_at(sch, KAC_MIN(low + 1, sch->n_train - 1)));
+    const double a = (double)logf((float)kac_ratio_at(sch, low));
+    const double b = (double)logf((float)kac_ratio_at(sch, KAC_MIN(low + 1, sch->n_train - 1)));
     const double w = fmin(fmax((a - target) / (a - b), 0.0), 1.0);
     return (1.0 - w) * low + w * (low + 1);
 }
@@ -112,8 +111,7 @@ static double beta_quantile(double p, double a) {
     return 0.5 * (low + high);
 }
 
-/* n sigmas from the largest to the smallest; ramp runs from 0 to 1. */
-static double spread(kac_sigmas kind, double ramp, double low, double high) {
+double kac_sigma_spread(kac_sigmas kind, double ramp, double low, double high) {
     const double rho = 7.0;
     switch (kind) {
     case KAC_SIGMAS_KARRAS:
@@ -135,15 +133,15 @@ static kac_status spread_all(kac_levels *l, const kac_schedule *sch, double low,
     if (!(low > 0.0 && low <= high))
         return KAC_FAIL(KAC_E_FORMAT, "sigma_min %g and sigma_max %g must be positive and in this order", low, high);
     for (int i = 0; i < l->n; i++) {
-        l->sigma[i] = spread(sch->sigmas, l->n > 1 ? (double)i / (l->n - 1) : 0.0, low, high);
-        l->timestep[i] = timestep_of(sch, l->sigma[i]);
+        l->sigma[i] = kac_sigma_spread(sch->sigmas, l->n > 1 ? (double)i / (l->n - 1) : 0.0, low, high);
+        l->timestep[i] = kac_timestep_of(sch, l->sigma[i]);
     }
     return KAC_OK;
 }
 
 /* Levels are stored in float32 by the reference, and states have been scaled by them. */
-static void finish(kac_levels *l, const kac_schedule *sch) {
-    l->sigma[l->n] = sch->final_sigma_min ? ratio_at(sch, 0) : 0.0;
+static void finish(kac_levels *l, double last) {
+    l->sigma[l->n] = last;
     for (int i = 0; i <= l->n; i++) l->sigma[i] = (double)(float)l->sigma[i];
 }
 
@@ -151,7 +149,7 @@ kac_status kac_levels_sigmas_euler(kac_levels *l, const kac_schedule *sch) {
     for (int i = 0; i < l->n; i++) l->sigma[i] = ratio_between(sch, l->timestep[i]);
     double after = -1.0;
     if (sch->log_linear) {
-        const double high = log(ratio_at(sch, sch->n_train - 1)), low = log(ratio_at(sch, 0));
+        const double high = log(kac_ratio_at(sch, sch->n_train - 1)), low = log(kac_ratio_at(sch, 0));
         for (int i = 0; i < l->n; i++) l->sigma[i] = exp(high + (low - high) * i / l->n);
         after = exp(low); /* the reference spreads one more level than there are steps */
     }
@@ -159,8 +157,7 @@ kac_status kac_levels_sigmas_euler(kac_levels *l, const kac_schedule *sch) {
         KAC_TRY(spread_all(l, sch, after > 0.0 ? after : l->sigma[l->n - 1], l->sigma[0]));
         after = -1.0;
     }
-    finish(l, sch);
-    if (after > 0.0) l->sigma[l->n] = (double)(float)after;
+    finish(l, after > 0.0 ? after : sch->final_sigma_min ? kac_ratio_at(sch, 0) : 0.0);
     for (int i = 0; i < l->n; i++) {
         if (sch->continuous && sch->prediction == KAC_PREDICT_V) l->timestep[i] = 0.25 * log(l->sigma[i]);
         l->timestep[i] = (double)(float)l->timestep[i];
@@ -168,23 +165,89 @@ kac_status kac_levels_sigmas_euler(kac_levels *l, const kac_schedule *sch) {
     return KAC_OK;
 }
 
-kac_status kac_levels_sigmas_dpm(kac_levels *l, const kac_schedule *sch) {
+/* s' = shift s / (1 + (shift − 1) s), the shift given or by mu. */
+static double shifted(const kac_schedule *sch, double mu, double sigma) {
+    const double shift = !sch->dynamic_shift ? sch->flow_shift : sch->linear_time_shift ? mu : exp(mu);
+    return shift * sigma / (1.0 + (shift - 1.0) * sigma);
+}
+
+/* Levels stretched away from 1 so that the last of them is the schedule's terminal one. */
+static void stretch(kac_levels *l, const kac_schedule *sch) {
+    if (sch->shift_terminal <= 0.0) return;
+    const double scale = (1.0 - l->sigma[l->n - 1]) / (1.0 - sch->shift_terminal);
+    for (int i = 0; i < l->n && scale > 0.0; i++) l->sigma[i] = 1.0 - (1.0 - l->sigma[i]) / scale;
+}
+
+static void flow_sigmas_dpm(kac_levels *l, const kac_schedule *sch, bool unipc, double mu) {
+    const double step = (1.0 - 1.0 / sch->n_train) / l->n;
+    for (int i = 0; i < l->n; i++) l->sigma[i] = shifted(sch, mu, unipc ? 1.0 - i * step : (l->n - i) * step);
+    if (unipc) stretch(l, sch);
+    if (unipc && fabs(l->sigma[0] - 1.0) < 1e-6) l->sigma[0] -= 1e-6; /* at 1 nothing is left of the sample */
+    for (int i = 0; i < l->n; i++) l->timestep[i] = l->sigma[i] * sch->n_train;
+}
+
+/* Where the last step goes: to 0, or to what each class takes for the smallest level. */
+static double last_level(const kac_levels *l, const kac_schedule *sch, kac_solver_kind kind) {
+    const bool deis = kind == KAC_SOLVER_DEIS, unipc = kind == KAC_SOLVER_UNIPC;
+    if (!deis && !sch->final_sigma_min) return 0.0;
+    return (deis || unipc) && sch->sigmas != KAC_SIGMAS_PLAIN ? l->sigma[l->n - 1] : kac_ratio_at(sch, 0);
+}
+
+kac_status kac_levels_sigmas_dpm(kac_levels *l, const kac_schedule *sch, kac_solver_kind kind, double mu) {
     if ((sch->prediction == KAC_PREDICT_FLOW) != (sch->sigmas == KAC_SIGMAS_FLOW))
         return KAC_FAIL(KAC_E_UNSUPPORTED, "flow_prediction and use_flow_sigmas only go together");
     if (sch->sigmas == KAC_SIGMAS_FLOW) {
-        for (int i = 0; i < l->n; i++) {
-            const double even = (1.0 - 1.0 / sch->n_train) * (l->n - i) / l->n;
-            l->sigma[i] = sch->flow_shift * even / (1.0 + (sch->flow_shift - 1.0) * even);
-            l->timestep[i] = l->sigma[i] * sch->n_train;
-        }
+        flow_sigmas_dpm(l, sch, kind == KAC_SOLVER_UNIPC, mu);
     } else if (sch->sigmas == KAC_SIGMAS_PLAIN) {
         for (int i = 0; i < l->n; i++) l->sigma[i] = ratio_between(sch, l->timestep[i]);
     } else {
-        KAC_TRY(spread_all(l, sch, ratio_at(sch, 0), ratio_at(sch, sch->n_train - 1)));
-        const bool whole = (sch->sigmas == KAC_SIGMAS_KARRAS || sch->sigmas == KAC_SIGMAS_LU) && !sch->cosine;
+        KAC_TRY(spread_all(l, sch, kac_ratio_at(sch, 0), kac_ratio_at(sch, sch->n_train - 1)));
+        const bool multistep = kind == KAC_SOLVER_DPMPP_2M || kind == KAC_SOLVER_DPMPP_2M_SDE;
+        const bool whole =
+            (sch->sigmas == KAC_SIGMAS_KARRAS || sch->sigmas == KAC_SIGMAS_LU) && !(multistep && sch->cosine);
         for (int i = 0; whole && i < l->n; i++) l->timestep[i] = rint(l->timestep[i]);
     }
     for (int i = 0; i < l->n; i++) l->timestep[i] = trunc(l->timestep[i]);
-    finish(l, sch);
+    finish(l, last_level(l, sch, kind));
+    return KAC_OK;
+}
+
+kac_status kac_levels_distilled(kac_levels *l, const kac_schedule *sch) {
+    const int n_origin = sch->original_inference_steps, stride = sch->n_train / n_origin;
+    if (l->n > n_origin)
+        return KAC_FAIL(KAC_E_USAGE, "%d steps asked; this model was distilled at %d (original_inference_steps)", l->n,
+                        n_origin);
+    const double step = (double)n_origin / l->n;
+    for (int i = 0; i < l->n; i++) l->timestep[i] = (double)(n_origin - (int)floor(i * step)) * stride - 1.0;
+    return KAC_OK;
+}
+
+kac_status kac_levels_flow(kac_levels *l, const kac_schedule *sch, const kac_solver_options *o, kac_solver_kind kind) {
+    const int n = l->n;
+    const float n_train = (float)sch->n_train, shift = (float)sch->flow_shift;
+    float low = 1.0f / n_train; /* the table's smallest level, shifted already: the shift acts on it twice */
+    if (!sch->dynamic_shift) low = shift * low / (1.0f + (shift - 1.0f) * low);
+    const double top = sch->n_train, bottom = (double)low * sch->n_train;
+    for (int i = 0; i < n; i++) {
+        double t = n > 1 ? top + i * ((bottom - top) / (n - 1)) : top;
+        if (i == n - 1 && n > 1) t = bottom;
+        if (o->timesteps != NULL) t = (double)(float)o->timesteps[i];
+        l->sigma[i] = shifted(sch, o->mu, o->sigmas != NULL ? (double)(float)o->sigmas[i] : t / sch->n_train);
+    }
+    if (kind != KAC_SOLVER_FLOW_HEUN) {
+        stretch(l, sch);
+        const bool spread = sch->sigmas != KAC_SIGMAS_FLOW && sch->sigmas != KAC_SIGMAS_PLAIN;
+        const double first = sch->sigma_max > 0.0 ? sch->sigma_max : l->sigma[0],
+                     last = sch->sigma_min > 0.0 ? sch->sigma_min : l->sigma[n - 1];
+        for (int i = 0; spread && i < n; i++)
+            l->sigma[i] = kac_sigma_spread(sch->sigmas, n > 1 ? (double)i / (n - 1) : 0.0, last, first);
+    }
+    finish(l, 0.0);
+    for (int i = 0; i < n; i++)
+        l->timestep[i] = o->timesteps != NULL ? o->timesteps[i] : (double)((float)l->sigma[i] * n_train);
+    for (int i = 0; i < n; i++)
+        if (!(l->sigma[i] > l->sigma[i + 1] && l->sigma[i] <= 1.0))
+            return KAC_FAIL(KAC_E_USAGE, "flow noise levels must fall from at most 1 to above 0; %g is followed by %g",
+                            l->sigma[i], l->sigma[i + 1]);
     return KAC_OK;
 }

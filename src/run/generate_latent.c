@@ -140,16 +140,14 @@ static kac_status run_latent(kac_job *j, kac_latent_run *r, const kac_latent_pla
     if (kac_latent_n_truncated(r->latent) > 0)
         kac_job_say(j, "%d of the texts are longer than the text encoder's context; the rest of them is not seen",
                     kac_latent_n_truncated(r->latent));
-    if (r->pipeline.schedule.class_kind == KAC_CLASS_OTHER && !kac_options_given(j->options, "sampling-method"))
-        kac_job_say(j, "the model's own solver %s is replaced by %s on the same noise schedule",
-                    r->pipeline.schedule.class_name, kac_solver_name(r->solver.kind));
     if (r->start.note[0] != '\0') kac_job_say(j, "%s", r->start.note);
-    if (!r->solver.stochastic && strcmp(j->method->name, "fk") == 0)
+    const kac_solver_kind own = kac_solver_own(&r->pipeline.schedule);
+    if (r->solver.kind != own && !kac_options_given(j->options, "sampling-method"))
         kac_job_say(j,
-                    "%s draws no noise at these settings: copies of a particle stay equal; ddim with --eta 1, ddpm, "
-                    "euler-ancestral and "
-                    "dpm++2m-sde draw some",
-                    kac_solver_name(r->solver.kind));
+                    "%s draws noise and takes the place of the model's own %s, on the same noise levels; "
+                    "--sampling-method model keeps that",
+                    kac_solver_name(r->solver.kind), kac_solver_name(own));
+    if (strcmp(j->method->name, "fk") == 0) KAC_TRY(kac_solver_need_density(&r->solver, "--steer fk"));
     KAC_TRY(kac_job_folder_open(j, run_facts(j, r, plan)));
     j->counts = latent_counts, j->counts_self = r, j->mix = r->rewards.mix;
     cJSON *end = cJSON_CreateObject();

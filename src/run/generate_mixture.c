@@ -144,7 +144,8 @@ kac_status kac_generate_mixture(kac_job *j) {
     const kac_mixture_options mo = {.n_groups = 1,
                                     .n_per_group = (int)kac_options_int(j->options, "particles"),
                                     .seed = j->seed,
-                                    .eta = kac_options_real(j->options, "eta")};
+                                    .eta =
+                                        kac_options_given(j->options, "eta") ? kac_options_real(j->options, "eta") : 1};
     mixture_rewards rewards = {0};
     kac_mixture *m = NULL;
     kac_status s = kac_mixture_load(&m, j->model, &mo);

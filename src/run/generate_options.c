@@ -45,10 +45,14 @@ const kac_option_spec kac_generate_options[] = {
      .help = "SDXL refiner: what it is to avoid"},
     {"seed", 's', KAC_OPT_INT, "0", 0, 9007199254740992.0, .meta = "N",
      .help = "the same seed gives the same pictures"},
-    {"sampling-method", 0, KAC_OPT_CHOICE, "ddim", .choices = KAC_SOLVER_CHOICES, .help = "solver"},
+    {"sampling-method", 0, KAC_OPT_CHOICE, "auto", .choices = "auto|model|" KAC_SOLVER_CHOICES,
+     .help = "solver; model: exactly what the model's scheduler_config.json says; auto: that, or its nearest relative "
+             "whose steps draw noise, as --steer fk needs"},
     {"scheduler", 0, KAC_OPT_CHOICE, "default", .choices = "default|karras|exponential|beta|lu",
      .help = "how noise levels are spread"},
-    {"eta", 0, KAC_OPT_REAL, "1", 0, 1, .meta = "ETA", .help = "ddim: 0 deterministic, 1 as noisy as ddpm"},
+    {"eta", 0, KAC_OPT_REAL, NULL, 0, 1, .meta = "ETA",
+     .help = "share of fresh noise: 0 none (default: ddim, euler-ancestral, dpm2-ancestral 1, tcd 0.3; ddim of "
+             "--sampling-method model 0)"},
     {"steer", 0, KAC_OPT_TEXT, "fk", .meta = "METHOD", .help = "how rewards steer: see below"},
     KAC_REWARD_OPTIONS("what to steer by (a mixture: quadratic=FILE)", "clip, the shipped one"),
     {"particles", 0, KAC_OPT_INT, "8", 1, 1000000, .meta = "N", .help = "of each prompt"},

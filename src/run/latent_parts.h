@@ -16,8 +16,9 @@ struct kac_latent {
     kac_unet_cond *cond;
     int *cond_row, *uncond_row; /* [n_groups] */
     int n_truncated;
-    kac_tensor x, out, x0, prev; /* [n_slots, h, w, channels] f32; prev only with history */
-    uint64_t *id;                /* [n_slots] which state a slot holds */
+    kac_tensor x, out, x0;            /* [n_slots, h, w, channels] f32 */
+    kac_tensor past[KAC_SOLVER_PAST]; /* the same, solver->n_past of them */
+    uint64_t *id;                     /* [n_slots] which state a slot holds */
     int *
         origin; /* [n_slots] the particle whose first noise the state descends from: a mask keeps the picture under that noise */
     uint64_t *predicted;    /* [n_slots] id whose out and x0 the slot has; 0: none */

@@ -125,31 +125,40 @@ static kac_status latent_predict(kac_process *p, int i_step, const int *slots, i
 
 /* ---- step ---- */
 
-/* x' and the next prev of one state, from slot `from` into scratch rows or, when from == to, in place. */
+/* sum + z · noise of slot `from`'s parts; a part without weight is left out. */
+static kac_status weigh(kac_latent *l, kac_tensor *to, const kac_sum *sum, int from, const kac_tensor *noise,
+                        double z) {
+    kac_tensor terms[4 + KAC_SOLVER_PAST] = {kac_latent_row(l->x, from), kac_latent_row(l->x0, from),
+                                             kac_latent_row(l->out, from)};
+    double coef[4 + KAC_SOLVER_PAST] = {sum->x, sum->x0, sum->out};
+    int n = 3;
+    for (int j = 0; j < l->solver->n_past; j++)
+        if (sum->past[j] != 0) terms[n] = kac_latent_row(l->past[j], from), coef[n++] = sum->past[j];
+    if (z != 0) terms[n] = *noise, coef[n++] = z;
+    return kac_lincomb(l->c, to, n, terms, coef, 1);
+}
+
+/* x' and past[] of one state, from slot `from` into scratch rows and then to slot `to`, which may be the same. */
 static kac_status step_one(kac_latent *l, int i_step, int from, int to) {
     const kac_solver_row *row = &l->solver->rows[i_step];
+    const int n_past = l->solver->n_past;
     const size_t mark = kac_arena_mark(&l->c->scratch);
-    kac_tensor terms[5] = {kac_latent_row(l->x, from), kac_latent_row(l->x0, from), kac_latent_row(l->out, from)};
-    double coef[5] = {row->x, row->x0, row->out};
-    int n = 3;
-    if (row->prev != 0) terms[n] = kac_latent_row(l->prev, from), coef[n++] = row->prev;
+    kac_tensor z = {0}, next[1 + KAC_SOLVER_PAST];
+    if (l->solver->stochastic) KAC_TRY(kac_take_make(&z, &l->c->scratch, KAC_F32, 1, l->h, l->w, l->channels));
     if (row->z != 0) {
         const int particle = l->o.first_particle + to % l->o.n_per_group;
         const kac_key key = {.seed = l->o.seed, .purpose = KAC_PURPOSE_STEP, .step = (uint32_t)i_step};
-        kac_tensor z = {0};
-        KAC_TRY(kac_take_make(&z, &l->c->scratch, KAC_F32, 1, l->h, l->w, l->channels));
         KAC_TRY(kac_randn(l->c, &z, key, &particle));
-        terms[n] = z, coef[n++] = row->z;
     }
-    kac_tensor next = {0}, next_prev = {0};
-    KAC_TRY(kac_lincomb(l->c, &next, n, terms, coef, 1));
-    if (l->solver->history) {
-        KAC_TRY(kac_lincomb(l->c, &next_prev, 3, terms, (double[]){row->prev_x, row->prev_x0, row->prev_out}, 1));
-        kac_tensor target = kac_latent_row(l->prev, to);
-        KAC_TRY(kac_copy(l->c, &target, next_prev));
+    for (int j = 0; j <= n_past; j++) {
+        KAC_TRY(kac_take_make(&next[j], &l->c->scratch, KAC_F32, 1, l->h, l->w, l->channels));
+        KAC_TRY(weigh(l, &next[j], j == 0 ? &row->next : &row->past[j - 1], from, &z, j == 0 ? row->z : 0));
+    }
+    for (int j = 0; j <= n_past; j++) {
+        kac_tensor target = kac_latent_row(j == 0 ? l->x : l->past[j - 1], to);
+        KAC_TRY(kac_copy(l->c, &target, next[j]));
     }
     kac_tensor target = kac_latent_row(l->x, to);
-    KAC_TRY(kac_copy(l->c, &target, next));
     l->origin[to] = l->origin[from];
     KAC_TRY(kac_latent_start_keep(l, &target, i_step, l->origin[to]));
     kac_arena_release(&l->c->scratch, mark);
@@ -173,7 +182,7 @@ static kac_status latent_step(kac_process *p, int i_step, const int *from, const
             if (old_id[j] == old_id[i]) twin = j;
         if (twin >= 0) {
             KAC_TRY(copy_row(l, l->x, to[twin], to[i]));
-            if (l->solver->history) KAC_TRY(copy_row(l, l->prev, to[twin], to[i]));
+            for (int j = 0; j < l->solver->n_past; j++) KAC_TRY(copy_row(l, l->past[j], to[twin], to[i]));
             l->origin[to[i]] = l->origin[to[twin]];
         } else {
             KAC_TRY(step_one(l, i_step, from[i], to[i]));
@@ -207,7 +216,7 @@ static kac_status latent_copy(kac_process *p, const int *from, const int *to, in
     KAC_TRY(gather_rows(l, l->x, l->list, l->list2, n_moves));
     KAC_TRY(gather_rows(l, l->out, l->list, l->list2, n_moves));
     KAC_TRY(gather_rows(l, l->x0, l->list, l->list2, n_moves));
-    if (l->solver->history) KAC_TRY(gather_rows(l, l->prev, l->list, l->list2, n_moves));
+    for (int j = 0; j < l->solver->n_past; j++) KAC_TRY(gather_rows(l, l->past[j], l->list, l->list2, n_moves));
     const size_t mark = kac_arena_mark(&l->c->scratch);
     uint64_t *ids = kac_arena_take(&l->c->scratch, (size_t)n_moves * 4 * sizeof *ids);
     uint8_t *pictures = kac_arena_take(&l->c->scratch, (size_t)n_moves * kac_latent_picture_bytes(l));
@@ -235,14 +244,14 @@ static kac_status latent_copy(kac_process *p, const int *from, const int *to, in
 
 /* ---- saving ---- */
 
-enum { N_SAVED = 5 };
+enum { N_SAVED = 4 + KAC_SOLVER_PAST };
 
 typedef struct saved {
     void *data;
     size_t n_bytes;
 } saved;
 
-/* Between steps nothing but x, prev, the ids and origins matters: out and x0 are computed anew, pictures too. */
+/* Between steps nothing but x, past, the ids and origins matters: out and x0 are computed anew, pictures too. */
 static void list_saved(const kac_latent *l, saved list[N_SAVED]) {
     kac_latent *self = l->process.self;
     const size_t n = (size_t)l->n_slots;
@@ -250,7 +259,8 @@ static void list_saved(const kac_latent *l, saved list[N_SAVED]) {
     list[1] = (saved){l->id, n * sizeof *l->id};
     list[2] = (saved){l->origin, n * sizeof *l->origin};
     list[3] = (saved){l->x.data, kac_tensor_bytes(l->x)};
-    list[4] = (saved){l->prev.data, l->solver->history ? kac_tensor_bytes(l->prev) : 0};
+    for (int j = 0; j < KAC_SOLVER_PAST; j++)
+        list[4 + j] = (saved){l->past[j].data, j < l->solver->n_past ? kac_tensor_bytes(l->x) : 0};
 }
 
 static int64_t latent_state_bytes(kac_process *p) {
@@ -289,7 +299,8 @@ static kac_status take_states(kac_latent *l) {
     KAC_TRY(kac_take_make(&l->x, run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
     KAC_TRY(kac_take_make(&l->out, run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
     KAC_TRY(kac_take_make(&l->x0, run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
-    if (l->solver->history) KAC_TRY(kac_take_make(&l->prev, run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
+    for (int j = 0; j < l->solver->n_past; j++)
+        KAC_TRY(kac_take_make(&l->past[j], run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
     l->pictures = kac_arena_take(run, (size_t)l->n_slots * kac_latent_picture_bytes(l));
     return l->pictures == NULL ? KAC_E_MEMORY : KAC_OK;
 }

@@ -6,6 +6,18 @@
 
 /* ---- opening ---- */
 
+static bool asks_for_own(const kac_options *o) {
+    return strcmp(kac_options_text(o, "sampling-method"), "model") == 0;
+}
+
+/* auto: the model's own solver where its steps draw noise, else the nearest one that does, so that every method of
+ * steering works and all of them sample from the same chain. */
+static kac_solver_kind solver_kind(const kac_options *o, const kac_schedule *schedule) {
+    const char *name = kac_options_text(o, "sampling-method");
+    if (strcmp(name, "auto") == 0) return kac_solver_noisy(schedule);
+    return asks_for_own(o) ? kac_solver_own(schedule) : kac_solver_find(name);
+}
+
 static kac_status open_solver(kac_latent_run *r, const kac_options *o) {
     kac_schedule *schedule = &r->pipeline.schedule;
     static const struct {
@@ -18,12 +30,9 @@ static kac_status open_solver(kac_latent_run *r, const kac_options *o) {
     for (int i = 0; i < KAC_COUNT_OF(spreads); i++)
         if (strcmp(kac_options_text(o, "scheduler"), spreads[i].name) == 0) schedule->sigmas = spreads[i].sigmas;
     kac_solver_options so = {.n_steps = (int)kac_options_int(o, "steps"), .eta = NAN};
-    if (kac_options_given(o, "sampling-method")) so.kind = kac_solver_find(kac_options_text(o, "sampling-method"));
-    const bool has_eta = so.kind == KAC_SOLVER_DDIM || so.kind == KAC_SOLVER_EULER_ANCESTRAL ||
-                         (so.kind == KAC_SOLVER_AUTO &&
-                          (schedule->class_kind == KAC_CLASS_DDIM || schedule->class_kind == KAC_CLASS_OTHER ||
-                           schedule->class_kind == KAC_CLASS_EULER_ANCESTRAL));
-    if (has_eta || kac_options_given(o, "eta")) so.eta = kac_options_real(o, "eta");
+    so.kind = solver_kind(o, schedule);
+    if (kac_options_given(o, "eta")) so.eta = kac_options_real(o, "eta");
+    if (isnan(so.eta) && so.kind == KAC_SOLVER_DDIM && !asks_for_own(o)) so.eta = 1;
     double timesteps[1000];
     const int n = kac_options_count(o, "timesteps");
     if (n > KAC_COUNT_OF(timesteps))

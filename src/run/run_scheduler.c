@@ -8,7 +8,7 @@ typedef struct loop {
     const kac_solver *solver;
     kac_tensor sample, noise; /* noise.data is NULL when the file has none */
     int64_t n, n_draws;       /* elements of the sample; entries of the noise */
-    float *x, *x0, *out, *prev, *scratch, *trajectory;
+    float *x, *x0, *out, *past, *scratch, *trajectory;
     double *timesteps;
 } loop;
 
@@ -22,11 +22,7 @@ static void one_step(loop *l, const kac_solver_row *r, const float *z) {
     for (int64_t i = 0; i < l->n; i++) l->x0[i] = (float)(r->x0_x * l->x[i] + r->x0_out * l->out[i]);
     const int64_t n_samples = l->sample.rank > 0 ? l->sample.shape[0] : 1, n_each = l->n / KAC_MAX(n_samples, 1);
     for (int64_t k = 0; k < n_samples; k++) kac_solver_clip(l->solver, l->x0 + k * n_each, n_each, l->scratch);
-    for (int64_t i = 0; i < l->n; i++) {
-        const double x = l->x[i], x0 = l->x0[i], out = l->out[i], prev = l->prev[i];
-        l->x[i] = (float)(r->x * x + r->x0 * x0 + r->out * out + r->prev * prev + (z != NULL ? r->z * z[i] : 0.0));
-        l->prev[i] = (float)(r->prev_x * x + r->prev_x0 * x0 + r->prev_out * out);
-    }
+    kac_solver_step(l->solver, r, l->x, l->x0, l->out, l->past, z, NULL, l->n);
 }
 
 static kac_status run_loop(loop *l) {
@@ -76,18 +72,18 @@ static kac_status write_results(const loop *l, const char *path) {
 static kac_status run_on_file(loop *l, const kac_weights *in, const kac_run_scheduler_args *a) {
     KAC_TRY(find_inputs(l, in, a->in_path));
     const size_t n = (size_t)l->n, n_steps = (size_t)l->solver->n_steps;
-    if (n > SIZE_MAX / sizeof(float) / (n_steps + 5))
-        return KAC_FAIL(KAC_E_MEMORY, "%s: sample is too large", a->in_path);
-    float *block = kac_alloc((n_steps + 5) * n * sizeof(float));
+    const size_t n_parts = n_steps + 4 + KAC_SOLVER_PAST;
+    if (n > SIZE_MAX / sizeof(float) / n_parts) return KAC_FAIL(KAC_E_MEMORY, "%s: sample is too large", a->in_path);
+    float *block = kac_alloc(n_parts * n * sizeof(float));
     l->timesteps = kac_alloc(n_steps * sizeof(double));
     kac_status status = block != NULL && l->timesteps != NULL ? KAC_OK : KAC_E_MEMORY;
     if (status == KAC_OK) {
         l->x = block;
         l->x0 = block + n;
         l->out = block + 2 * n;
-        l->prev = block + 3 * n;
-        l->scratch = block + 4 * n;
-        l->trajectory = block + 5 * n;
+        l->scratch = block + 3 * n;
+        l->past = block + 4 * n;
+        l->trajectory = block + (4 + KAC_SOLVER_PAST) * n;
         status = run_loop(l);
     }
     if (status == KAC_OK) status = write_results(l, a->out_path);
@@ -102,6 +98,9 @@ kac_status kac_run_scheduler(const kac_run_scheduler_args *a) {
     kac_weights in = {0};
     KAC_TRY(kac_schedule_load(&schedule, a->config_path));
     kac_status status = kac_solver_init(&solver, &schedule, &a->options);
+    if (status == KAC_OK && solver.learned != 0)
+        status = KAC_FAIL(KAC_E_UNSUPPORTED, "%s: variance_type learned needs a network; the dummy one has no variance",
+                          a->config_path);
     if (status == KAC_OK) status = kac_weights_open(&in, a->in_path);
     if (status == KAC_OK) {
         loop l = {.solver = &solver};
