@@ -9,7 +9,7 @@ _kac() {
     fi
     case "${COMP_WORDS[1]} $prev" in
     "generate --init-latents") words="sample mean" ;;
-    "generate --sampling-method") words="ddim ddpm euler euler-ancestral dpm++2m dpm++2m-sde" ;;
+    "generate --sampling-method") words="auto model ddim ddpm pndm lms euler euler-ancestral heun dpm2 dpm2-ancestral dpm++2m dpm++2m-sde dpm++2s dpm++2s-sde deis unipc lcm tcd flow-euler flow-euler-sde flow-heun" ;;
     "generate --scheduler") words="default karras exponential beta lu" ;;
     "generate --steer") words="none best-of-n fk " ;;
     "generate --dtype") words="f32 bf16" ;;
@@ -20,15 +20,15 @@ _kac() {
     "score --backend") words="cpu ref onednn" ;;
     "run --dtype") words="f32 bf16" ;;
     "run --backend") words="cpu ref onednn" ;;
-    "run --sampling-method") words="auto ddim ddpm euler euler-ancestral dpm++2m dpm++2m-sde" ;;
+    "run --sampling-method") words="auto ddim ddpm pndm lms euler euler-ancestral heun dpm2 dpm2-ancestral dpm++2m dpm++2m-sde dpm++2s dpm++2s-sde deis unipc lcm tcd flow-euler flow-euler-sde flow-heun" ;;
     esac
     if [ -z "$words" ] && [[ $cur == -* ]]; then
         case ${COMP_WORDS[1]} in
-        generate) words=" --prompt --prompts-file --negative-prompt --model --output --width --height --init-img --strength --mask --init-latents --paste --steps --timesteps --cfg-scale --guidance-rescale --seed --sampling-method --scheduler --eta --steer --reward --combine --reward-timeout --particles --first-particle --preview-decoder --batch-size --threads --dtype --backend --memory-limit --plan --resume --previews --no-previews --lambda --lambda --potential --ess-threshold --resampling --score-every --score-start --score-end --score-steps --config --json --help" ;;
+        generate) words=" --prompt --prompts-file --negative-prompt --model --output --width --height --init-img --strength --mask --init-latents --paste --steps --timesteps --cfg-scale --guidance-rescale --original-size --crop-top-left --target-size --negative-original-size --negative-crop-top-left --negative-target-size --aesthetic-score --negative-aesthetic-score --seed --sampling-method --scheduler --eta --steer --reward --combine --reward-timeout --particles --first-particle --preview-decoder --batch-size --threads --dtype --backend --memory-limit --plan --resume --previews --no-previews --lambda --lambda --potential --ess-threshold --resampling --score-every --score-start --score-end --score-steps --config --json --help" ;;
         score) words=" --reward --combine --reward-timeout --prompt --recursive --keep --copy-to --csv --threads --dtype --backend --config --json --help" ;;
         report) words=" --config --json --help" ;;
         info) words=" --config --json --help" ;;
-        run) words=" --model --in --out --taps --dtype --backend --threads --repeat --text --max-length --config --steps --eta --timesteps --sampling-method --json --help" ;;
+        run) words=" --model --in --out --taps --dtype --backend --threads --repeat --text --max-length --config --steps --mu --eta --timesteps --sampling-method --json --help" ;;
         esac
     fi
     if [ -n "$words" ]; then
