@@ -274,6 +274,7 @@ def main():
     torch.set_num_threads(2)
     import golden_pipeline  # they use this module
     import golden_pipeline_xl
+    import golden_task
     for case in golden_cases.networks():
         if case["name"].startswith(options.only):
             run_case(case, options.out)
@@ -281,6 +282,7 @@ def main():
         golden_pipeline.pipeline(options.out)
     golden_pipeline_xl.pipelines(options.out, options.only)
     golden_pipeline.image_processors(options.out, options.only)
+    golden_task.tasks(options.out, options.only)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,12 @@ kac_status kac_weights_open_dir(kac_weights *s, const char *dir, const char *ste
 /* Only files of this variant ("fp16", "non_ema"); NULL: as kac_weights_open_dir. */
 kac_status kac_weights_open_variant(kac_weights *s, const char *dir, const char *stem, const char *variant);
 
+/* Several files as one; name(part, NAME) is what tensor NAME of files[part] is called from then on (a fresh string, NULL when out of
+ * memory). `path` is for messages. Fails as kac_weights_open. */
+typedef char *kac_weights_part_name(int part, const char *name);
+kac_status kac_weights_open_parts(kac_weights *s, const char *path, const char *const *files, int n_files,
+                                  kac_weights_part_name *name);
+
 void kac_weights_close(kac_weights *s);
 
 /* NULL when there is none. */

@@ -1,4 +1,5 @@
 #include "model/codec_net.h"
+#include "model/source_tiny.h"
 
 /* ---- AutoencoderKL ---- */
 
@@ -61,6 +62,16 @@ static kac_status load_kl(kac_codec *v, const kac_loader *l) {
 
 /* ---- AutoencoderTiny ---- */
 
+static kac_status load_tiny_block(const kac_loader *l, kac_codec_tiny_block *b, kac_path path, int64_t n) {
+    for (int i = 0; i < 3; i++)
+        KAC_TRY(kac_nn_conv_load(l, &b->conv[i], kac_path_of("%s.conv.%d", path.s, 2 * i).s, n, n, 3, 1, 1, true));
+    b->has_pool = kac_loader_has(l, kac_path_of("%s.pool.0.weight", path.s).s);
+    if (!b->has_pool) return KAC_OK;
+    KAC_TRY(kac_nn_linear_load(l, &b->pool_in, kac_path_of("%s.pool.0", path.s).s, n, 4 * n, false));
+    KAC_TRY(kac_nn_group_norm_load(l, &b->pool_norm, kac_path_of("%s.pool.1", path.s).s, 4 * n, 4, 1e-5));
+    return kac_nn_linear_load(l, &b->pool_out, kac_path_of("%s.pool.3", path.s).s, 4 * n, n, false);
+}
+
 static kac_status load_step(const kac_loader *l, kac_codec_sequence *q, kac_codec_step_kind kind, int64_t n_in,
                             int64_t n_out, int stride, bool bias) {
     kac_codec_step *s = &q->step[q->n_steps];
@@ -68,10 +79,7 @@ static kac_status load_step(const kac_loader *l, kac_codec_sequence *q, kac_code
     s->kind = kind;
     s->n_out = n_out;
     if (kind == KAC_STEP_CONV) return kac_nn_conv_load(l, &s->conv, path.s, n_in, n_out, 3, stride, 1, bias);
-    for (int i = 0; i < 3 && kind == KAC_STEP_BLOCK; i++)
-        KAC_TRY(kac_nn_conv_load(l, &s->block.conv[i], kac_path_of("%s.conv.%d", path.s, 2 * i).s, n_in, n_out, 3, 1, 1,
-                                 true));
-    return KAC_OK;
+    return kind == KAC_STEP_BLOCK ? load_tiny_block(l, &s->block, path, n_out) : KAC_OK;
 }
 
 static kac_status load_sequence(const kac_codec_config *cfg, const kac_loader *l, kac_codec_sequence *q, bool decoder) {
@@ -145,10 +153,18 @@ kac_status kac_codec_load_from(kac_codec **out, kac_ctx *c, const kac_source *so
     return s;
 }
 
+static kac_status open_source(kac_source *s, const char *path) {
+    char *config = kac_path_join(path, "config.json");
+    if (config == NULL) return KAC_E_MEMORY;
+    const bool is_folder = kac_file_exists(config);
+    kac_free(config);
+    return is_folder ? kac_source_open_dir(s, path, "diffusion_pytorch_model") : kac_source_open_tiny(s, path);
+}
+
 kac_status kac_codec_load(kac_codec **out, kac_ctx *c, const char *dir) {
     kac_source source;
     *out = NULL;
-    KAC_TRY(kac_source_open_dir(&source, dir, "diffusion_pytorch_model"));
+    KAC_TRY(open_source(&source, dir));
     const kac_status s = kac_codec_load_from(out, c, &source);
     kac_source_close(&source);
     return s;

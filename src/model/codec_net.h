@@ -27,9 +27,13 @@ typedef struct kac_codec_half {
     kac_codec_block block[KAC_CODEC_MAX_BLOCKS];
 } kac_codec_half;
 
-/* AutoencoderTinyBlock: relu(conv(act(conv(act(conv(x))))) + x). */
+/* AutoencoderTinyBlock: relu(conv(act(conv(act(conv(x))))) + x); before that x + W₂ relu(norm(W₁ x)) where the file has a pool (the
+ * middle of autoencoders for FLUX.2). */
 typedef struct kac_codec_tiny_block {
     kac_nn_conv conv[3];
+    bool has_pool;
+    kac_nn_linear pool_in, pool_out;
+    kac_nn_norm pool_norm;
 } kac_codec_tiny_block;
 
 typedef enum kac_codec_step_kind { KAC_STEP_CONV, KAC_STEP_ACT, KAC_STEP_BLOCK, KAC_STEP_UPSAMPLE } kac_codec_step_kind;

@@ -2,10 +2,22 @@
 #include "model/codec_net.h"
 #include "nn/scope.h"
 
+/* x + W₂ relu(norm(W₁ x)) */
+static kac_status run_pool(kac_ctx *c, const kac_codec_tiny_block *b, kac_tensor *x) {
+    kac_tensor wide = KAC_NONE, sum = KAC_NONE;
+    KAC_TRY(kac_nn_linear_run(c, &wide, &b->pool_in, *x, KAC_ACT_NONE, KAC_NONE));
+    kac_tensor normed = kac_scope_reuse(c, wide);
+    KAC_TRY(kac_nn_norm_run(c, &normed, &b->pool_norm, wide, KAC_ACT_RELU));
+    KAC_TRY(kac_nn_linear_run(c, &sum, &b->pool_out, normed, KAC_ACT_NONE, *x));
+    *x = sum;
+    return KAC_OK;
+}
+
 /* y = relu(conv(act(conv(act(conv(x))))) + x) */
 static kac_status run_block(kac_ctx *c, kac_tensor *y, const kac_codec_tiny_block *b, kac_act act, kac_tensor x) {
     const size_t mark = kac_scope_open(c);
     kac_tensor h1 = KAC_NONE, h2 = KAC_NONE;
+    if (b->has_pool) KAC_TRY(run_pool(c, b, &x));
     KAC_TRY(kac_nn_conv_run(c, &h1, &b->conv[0], x, act, KAC_NONE));
     KAC_TRY(kac_nn_conv_run(c, &h2, &b->conv[1], h1, act, KAC_NONE));
     KAC_TRY(kac_nn_conv_run(c, y, &b->conv[2], h2, KAC_ACT_NONE, x));

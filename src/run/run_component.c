@@ -346,9 +346,17 @@ static bool has_config(const char *dir) {
 }
 
 static kac_status find_dir(job *j, const char *folder) {
-    if (!kac_dir_exists(j->a->model_dir)) return KAC_FAIL(KAC_E_IO, "there is no folder %s", j->a->model_dir);
+    const bool is_file = kac_file_exists(j->a->model_dir), codec = strcmp(folder, "vae") == 0;
+    if (!is_file && !kac_dir_exists(j->a->model_dir))
+        return KAC_FAIL(KAC_E_IO, "there is no folder %s", j->a->model_dir);
     j->dir = has_config(j->a->model_dir) ? kac_strdup(j->a->model_dir) : kac_path_join(j->a->model_dir, folder);
     if (j->dir == NULL) return KAC_E_MEMORY;
+    if (codec &&
+        !has_config(j->dir)) { /* autoencoders come without a config too, and as files: their loader says more */
+        kac_free(j->dir);
+        j->dir = kac_strdup(j->a->model_dir);
+        return j->dir == NULL ? KAC_E_MEMORY : KAC_OK;
+    }
     if (!has_config(j->dir))
         return KAC_FAIL(KAC_E_IO, "%s holds neither config.json nor %s/config.json, so there is no %s in it",
                         j->a->model_dir, folder, j->a->component);
