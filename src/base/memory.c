@@ -72,8 +72,11 @@ kac_status kac_arena_init(kac_arena *a, const char *name, size_t cap) {
 }
 
 void kac_arena_init_counting(kac_arena *a, const char *name) {
-    /* Never zero, so that data == NULL keeps meaning "no tensor"; never mapped in practice. */
-    *a = (kac_arena){.name = name, .base = (char *)(uintptr_t)ALIGN, .cap = SIZE_MAX / 2, .counting = true};
+    /* Never zero, so that data == NULL keeps meaning "no tensor"; never mapped; apart from each other, since a tape knows tensors by
+     * where they lie. */
+    static atomic_uint n_arenas;
+    const uintptr_t base = ((uintptr_t)(atomic_fetch_add(&n_arenas, 1) % 7) << 60) + ((uintptr_t)1 << 56);
+    *a = (kac_arena){.name = name, .base = (char *)base, .cap = SIZE_MAX >> 4, .counting = true};
 }
 
 void kac_arena_free(kac_arena *a) {

@@ -40,6 +40,10 @@ static const struct kac_ops cpu_ops = {.name = "cpu",
 #define CPU_ENTRY(op) .op = kac_cpu_##op,
                                            KAC_CPU_PRODUCTS(CPU_ENTRY) KAC_CPU_OTHERS(CPU_ENTRY)
 #undef CPU_ENTRY
+                                       .grad_scratch_bytes = kac_ref_grad_scratch_bytes,
+#define REF_GRAD_ENTRY(op) .op##_grad = kac_ref_##op##_grad,
+                                       KAC_GRAD_OPS(REF_GRAD_ENTRY)
+#undef REF_GRAD_ENTRY
 };
 
 const struct kac_ops *kac_cpu_ops(void) {

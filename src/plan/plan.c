@@ -26,9 +26,19 @@ static kac_status weight_pack(kac_ctx *c, kac_weight *w, kac_tensor src, int str
 KAC_OPS(PLAN_SLOT)
 #undef PLAN_SLOT
 
+#define PLAN_GRAD_SLOT(op)                                                                                             \
+    static kac_status plan_##op##_grad(kac_ctx *c, const kac_##op##_args *a, const kac_grads *g) {                     \
+        return take_and_release(&c->scratch, kac_cpu_ops()->grad_scratch_bytes(c, KAC_OP_##op, a, g));                 \
+    }
+KAC_GRAD_OPS(PLAN_GRAD_SLOT)
+#undef PLAN_GRAD_SLOT
+
 const struct kac_ops kac_plan_ops = {.name = "plan",
                                      .weight_pack = weight_pack,
 #define PLAN_ENTRY(op) .op = plan_##op,
                                      KAC_OPS(PLAN_ENTRY)
 #undef PLAN_ENTRY
+#define PLAN_GRAD_ENTRY(op) .op##_grad = plan_##op##_grad,
+                                         KAC_GRAD_OPS(PLAN_GRAD_ENTRY)
+#undef PLAN_GRAD_ENTRY
 };

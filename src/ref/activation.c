@@ -30,6 +30,38 @@ double kac_ref_act(double x, kac_act act) {
     KAC_ASSERT(!"activation");
 }
 
+double kac_ref_act_slope(double x, kac_act act) {
+    switch (act) {
+    case KAC_ACT_NONE:
+        return 1;
+    case KAC_ACT_SILU: {
+        const double s = sigmoid(x);
+        return s * (1 + x * (1 - s));
+    }
+    case KAC_ACT_GELU: /* Φ(x) + x φ(x) */
+        return 0.5 * erfc(-x * 0.70710678118654752440) + x * 0.39894228040143267794 * exp(-0.5 * x * x);
+    case KAC_ACT_GELU_TANH: {
+        const double t = tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x));
+        return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * 0.79788456080286535588 * (1 + 3 * 0.044715 * x * x);
+    }
+    case KAC_ACT_QUICK_GELU: {
+        const double s = sigmoid(1.702 * x);
+        return s * (1 + 1.702 * x * (1 - s));
+    }
+    case KAC_ACT_RELU:
+        return x > 0 ? 1 : x <= 0 ? 0 : x; /* NaN stays */
+    case KAC_ACT_TANH: {
+        const double t = tanh(x);
+        return 1 - t * t;
+    }
+    case KAC_ACT_MISH: {
+        const double t = tanh(softplus(x));
+        return t + x * (1 - t * t) * sigmoid(x);
+    }
+    }
+    KAC_ASSERT(!"activation");
+}
+
 kac_status kac_ref_activate(kac_ctx *c, const kac_activate_args *a) {
     const int64_t count = kac_tensor_count(a->x);
 #pragma omp parallel for num_threads(c->n_threads)

@@ -16,23 +16,27 @@ static double window(const kac_conv2d_args *a, int64_t n, int64_t y0, int64_t x0
     return sum;
 }
 
+double kac_ref_conv2d_sum(const kac_conv2d_args *a, int64_t n, int64_t y, int64_t x, int64_t o) {
+    const kac_conv_opt *opt = &a->o;
+    const int64_t row_bias = opt->row_index != NULL ? opt->row_index[n] : opt->row_bias.shape[0] == 1 ? 0 : n;
+    double sum = window(a, n, y * opt->stride - opt->pad[0], x * opt->stride - opt->pad[1], o);
+    sum += kac_ref_load_or(&opt->bias, o, 0);
+    if (opt->row_bias.data != NULL) sum += kac_ref_load(&opt->row_bias, row_bias * opt->row_bias.stride[0] + o);
+    return sum;
+}
+
 kac_status kac_ref_conv2d(kac_ctx *c, const kac_conv2d_args *a) {
     const int64_t n_images = a->out.shape[0], height = a->out.shape[1], width = a->out.shape[2],
                   n_out = a->out.shape[3];
     const kac_conv_opt *opt = &a->o;
 #pragma omp parallel for collapse(2) num_threads(c->n_threads)
     for (int64_t n = 0; n < n_images; n++)
-        for (int64_t y = 0; y < height; y++) {
-            const int64_t row_bias = opt->row_index != NULL ? opt->row_index[n] : opt->row_bias.shape[0] == 1 ? 0 : n;
+        for (int64_t y = 0; y < height; y++)
             for (int64_t o = 0; o < n_out; o++)
                 for (int64_t x = 0; x < width; x++) {
                     const int64_t at = ((n * height + y) * width + x) * n_out + o;
-                    double sum = window(a, n, y * opt->stride - opt->pad[0], x * opt->stride - opt->pad[1], o);
-                    sum += kac_ref_load_or(&opt->bias, o, 0);
-                    if (opt->row_bias.data != NULL)
-                        sum += kac_ref_load(&opt->row_bias, row_bias * opt->row_bias.stride[0] + o);
+                    const double sum = kac_ref_conv2d_sum(a, n, y, x, o);
                     kac_ref_store(&a->out, at, kac_ref_act(sum, opt->act) + kac_ref_load_or(&opt->residual, at, 0));
                 }
-        }
     return KAC_OK;
 }

@@ -50,8 +50,7 @@ static double low_product(const kac_low *low, int64_t row, int64_t o) {
                        r);
 }
 
-/* (x Wᵀ + x' Uᵀ + bias) at a row, which begins at `offset_x` of x, and output feature o. */
-static double product(const kac_linear_args *a, int64_t row, int64_t offset_x, int64_t o) {
+double kac_ref_linear_sum(const kac_linear_args *a, int64_t row, int64_t offset_x, int64_t o) {
     return kac_ref_dot(a->x.data, a->x.dtype, offset_x, a->w->data, a->w->dtype, o * a->w->n_in, a->w->n_in) +
            low_product(&a->o.low, row, o) + kac_ref_load_or(&a->o.bias, o, 0);
 }
@@ -65,9 +64,9 @@ kac_status kac_ref_linear(kac_ctx *c, const kac_linear_args *a) {
         for (int64_t o = 0; o < n_out; o++) {
             for (int64_t row = block; row < KAC_MIN(block + BLOCK, n_rows); row++) {
                 const int64_t offset_x = kac_element_offset(&a->x, last, row), at = row * n_out + o;
-                double y = product(a, row, offset_x, o);
+                double y = kac_ref_linear_sum(a, row, offset_x, o);
                 if (a->o.geglu)
-                    y *= kac_ref_act(product(a, row, offset_x, n_out + o), KAC_ACT_GELU);
+                    y *= kac_ref_act(kac_ref_linear_sum(a, row, offset_x, n_out + o), KAC_ACT_GELU);
                 else
                     y = kac_ref_act(y, a->o.act);
                 kac_ref_store(&a->out, at, y + kac_ref_load_or(&a->o.residual, at, 0));

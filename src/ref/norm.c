@@ -1,12 +1,7 @@
 #include "ref/ref.h"
 
-/* Mean and 1/sqrt(variance + eps) of n_rows × n_columns elements, rows n_stride apart. */
-typedef struct moments {
-    double mean, scale;
-} moments;
-
-static moments moments_of(const kac_tensor *x, int64_t offset, int64_t n_rows, int64_t n_columns, int64_t n_stride,
-                          double eps) {
+kac_ref_moments kac_ref_moments_of(const kac_tensor *x, int64_t offset, int64_t n_rows, int64_t n_columns,
+                                   int64_t n_stride, double eps) {
     const double count = (double)(n_rows * n_columns);
     double sum = 0, squares = 0;
     for (int64_t r = 0; r < n_rows; r++)
@@ -17,7 +12,7 @@ static moments moments_of(const kac_tensor *x, int64_t offset, int64_t n_rows, i
             const double centred = kac_ref_load(x, offset + r * n_stride + i) - mean;
             squares += centred * centred;
         }
-    return (moments){mean, 1 / sqrt(squares / count + eps)};
+    return (kac_ref_moments){mean, 1 / sqrt(squares / count + eps)};
 }
 
 kac_status kac_ref_group_norm(kac_ctx *c, const kac_group_norm_args *a) {
@@ -27,7 +22,7 @@ kac_status kac_ref_group_norm(kac_ctx *c, const kac_group_norm_args *a) {
     for (int64_t n = 0; n < n_images; n++)
         for (int64_t g = 0; g < a->groups; g++) {
             const int64_t start = n * n_rows * channels + g * n_group;
-            const moments m = moments_of(&a->x, start, n_rows, n_group, channels, a->eps);
+            const kac_ref_moments m = kac_ref_moments_of(&a->x, start, n_rows, n_group, channels, a->eps);
             for (int64_t r = 0; r < n_rows; r++)
                 for (int64_t i = 0; i < n_group; i++) {
                     const int64_t at = start + r * channels + i, channel = g * n_group + i;
@@ -43,7 +38,7 @@ kac_status kac_ref_layer_norm(kac_ctx *c, const kac_layer_norm_args *a) {
     const int64_t channels = a->x.shape[a->x.rank - 1], n_rows = kac_tensor_count(a->x) / channels;
 #pragma omp parallel for num_threads(c->n_threads)
     for (int64_t r = 0; r < n_rows; r++) {
-        const moments m = moments_of(&a->x, r * channels, 1, channels, channels, a->eps);
+        const kac_ref_moments m = kac_ref_moments_of(&a->x, r * channels, 1, channels, channels, a->eps);
         for (int64_t i = 0; i < channels; i++) {
             const double y = (kac_ref_load(&a->x, r * channels + i) - m.mean) * m.scale;
             kac_ref_store(&a->out, r * channels + i,

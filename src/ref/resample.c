@@ -145,16 +145,56 @@ size_t kac_ref_resample_scratch(const kac_resample_args *a) {
            (size_t)(a->x.shape[1] * a->out.shape[2] * a->x.shape[3]) * sizeof(double);
 }
 
+/* Both tables; what lies behind them is for the image in between. */
+static double *tables_make(axis_table *columns, axis_table *rows, char *memory, const kac_resample_args *a) {
+    axis_table_make(columns, memory, a->x.shape[2], a->out.shape[2], a->filter);
+    memory += axis_bytes(columns->n_in, columns->n_out, a->filter);
+    axis_table_make(rows, memory, a->x.shape[1], a->out.shape[1], a->filter);
+    memory += axis_bytes(rows->n_in, rows->n_out, a->filter);
+    return (double *)(void *)memory;
+}
+
 kac_status kac_ref_resample(kac_ctx *c, const kac_resample_args *a) {
     const size_t mark = kac_arena_mark(&c->scratch);
     char *memory = kac_arena_take(&c->scratch, kac_ref_resample_scratch(a));
     if (memory == NULL) return KAC_E_MEMORY;
     axis_table columns, rows;
-    axis_table_make(&columns, memory, a->x.shape[2], a->out.shape[2], a->filter);
-    memory += axis_bytes(columns.n_in, columns.n_out, a->filter);
-    axis_table_make(&rows, memory, a->x.shape[1], a->out.shape[1], a->filter);
-    memory += axis_bytes(rows.n_in, rows.n_out, a->filter);
-    for (int64_t n = 0; n < a->out.shape[0]; n++) resample_image(a, n, &columns, &rows, (double *)memory, c->n_threads);
+    double *between = tables_make(&columns, &rows, memory, a);
+    for (int64_t n = 0; n < a->out.shape[0]; n++) resample_image(a, n, &columns, &rows, between, c->n_threads);
+    kac_arena_release(&c->scratch, mark);
+    return KAC_OK;
+}
+
+/* The transpose of both passes, in the other order: rows into the image in between, then columns. */
+static void resample_image_grad(const kac_resample_args *a, const kac_grads *g, int64_t n, const axis_table *columns,
+                                const axis_table *rows, double *between, int n_threads) {
+    const int64_t height = rows->n_in, width = columns->n_in, h = rows->n_out, w = columns->n_out,
+                  channels = a->x.shape[3];
+    memset(between, 0, (size_t)(height * w * channels) * sizeof(double));
+#pragma omp parallel for num_threads(n_threads)
+    for (int64_t x = 0; x < w; x++)
+        for (int64_t y = 0; y < h; y++)
+            for (int64_t j = 0; j < rows->n_used[y]; j++)
+                for (int64_t i = 0; i < channels; i++)
+                    between[((rows->first[y] + j) * w + x) * channels + i] +=
+                        rows->weight[y * rows->n_taps + j] * kac_ref_load(&g->out, ((n * h + y) * w + x) * channels + i);
+#pragma omp parallel for num_threads(n_threads)
+    for (int64_t y = 0; y < height; y++)
+        for (int64_t x = 0; x < w; x++)
+            for (int64_t j = 0; j < columns->n_used[x]; j++)
+                for (int64_t i = 0; i < channels; i++)
+                    kac_ref_add(&g->in[KAC_IN_X], ((n * height + y) * width + columns->first[x] + j) * channels + i,
+                                columns->weight[x * columns->n_taps + j] * between[(y * w + x) * channels + i]);
+}
+
+kac_status kac_ref_resample_grad(kac_ctx *c, const kac_resample_args *a, const kac_grads *g) {
+    const size_t mark = kac_arena_mark(&c->scratch);
+    char *memory = kac_arena_take(&c->scratch, kac_ref_resample_scratch(a));
+    if (memory == NULL) return KAC_E_MEMORY;
+    axis_table columns, rows;
+    double *between = tables_make(&columns, &rows, memory, a);
+    for (int64_t n = 0; n < a->out.shape[0]; n++)
+        resample_image_grad(a, g, n, &columns, &rows, between, c->n_threads);
     kac_arena_release(&c->scratch, mark);
     return KAC_OK;
 }

@@ -14,7 +14,7 @@ kac_status kac_ctx_open(kac_ctx *c, const struct kac_ops *ops, kac_dtype dtype, 
                         const kac_ctx_sizes *sizes) {
     static const kac_ctx_sizes generous = {0};
     if (sizes == NULL) sizes = &generous;
-    KAC_ASSERT(dtype == KAC_F32 || dtype == KAC_BF16);
+    KAC_ASSERT(dtype == KAC_F32 || dtype == KAC_BF16 || (dtype == KAC_F64 && ops == &kac_ref_ops));
     *c = (kac_ctx){.ops = ops, .dtype = dtype, .n_threads = n_threads > 0 ? n_threads : kac_cpu_count()};
     const bool counting = ops == &kac_plan_ops;
     kac_status s = open_arena(&c->model, "model", sizes->model, counting);

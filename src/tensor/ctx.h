@@ -21,7 +21,7 @@ typedef struct kac_ctx {
     kac_arena model;   /* weights */
     kac_arena run;     /* states, conditioning, results */
     kac_arena scratch; /* mark/release around each block */
-    kac_dtype dtype;   /* of activations and packed weights: KAC_F32 or KAC_BF16 */
+    kac_dtype dtype;   /* of activations and packed weights: KAC_F32 or KAC_BF16 (ref: KAC_F64 too) */
     int n_threads;
     kac_counts counts;
     /* Named intermediate results, for golden tests: called by kac_tap. NULL: off. */

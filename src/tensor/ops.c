@@ -17,25 +17,26 @@ static kac_status bad(const char *op, const char *what, kac_tensor t, const char
     return KAC_FAIL(KAC_E_SHAPE, "%s: %s is %s, %s", op, what, kac_tensor_text(t, text, sizeof text), want);
 }
 
-static bool is_activation(kac_tensor t) {
-    return t.dtype == KAC_F32 || t.dtype == KAC_BF16;
+/* f64: in a context of that dtype, which only ref has. */
+static bool is_activation(const kac_ctx *c, kac_tensor t) {
+    return t.dtype == KAC_F32 || t.dtype == KAC_BF16 || (t.dtype == KAC_F64 && c->dtype == KAC_F64);
 }
 
 static bool last_contiguous(kac_tensor t) {
     return t.rank > 0 && (t.shape[t.rank - 1] == 1 || t.stride[t.rank - 1] == 1);
 }
 
-static kac_status check_activation(const char *op, const char *what, kac_tensor t) {
+static kac_status check_activation(const kac_ctx *c, const char *op, const char *what, kac_tensor t) {
     if (t.data == NULL) return KAC_FAIL(KAC_E_SHAPE, "%s: %s is missing", op, what);
-    if (!is_activation(t)) return bad(op, what, t, "f32 or bf16 is wanted");
+    if (!is_activation(c, t)) return bad(op, what, t, "f32 or bf16 is wanted");
     if (kac_tensor_count(t) == 0) return bad(op, what, t, "it is empty");
     if (!kac_tensor_contiguous(t)) return bad(op, what, t, "it must be contiguous");
     return KAC_OK;
 }
 
-static kac_status check_view(const char *op, const char *what, kac_tensor t) {
+static kac_status check_view(const kac_ctx *c, const char *op, const char *what, kac_tensor t) {
     if (t.data == NULL) return KAC_FAIL(KAC_E_SHAPE, "%s: %s is missing", op, what);
-    if (!is_activation(t)) return bad(op, what, t, "f32 or bf16 is wanted");
+    if (!is_activation(c, t)) return bad(op, what, t, "f32 or bf16 is wanted");
     if (kac_tensor_count(t) == 0) return bad(op, what, t, "it is empty");
     if (!last_contiguous(t)) return bad(op, what, t, "its last axis must be contiguous");
     return KAC_OK;
@@ -55,7 +56,7 @@ static kac_status prepare(kac_ctx *c, const char *op, kac_tensor *out, kac_dtype
     if (out->data == NULL) return kac_take(out, &c->scratch, dtype, rank, shape);
     const kac_tensor want = kac_tensor_of(NULL, dtype, rank, shape);
     char got[96], wanted[96];
-    if (kac_tensor_same_shape(*out, want) && is_activation(*out) && kac_tensor_contiguous(*out)) return KAC_OK;
+    if (kac_tensor_same_shape(*out, want) && is_activation(c, *out) && kac_tensor_contiguous(*out)) return KAC_OK;
     return KAC_FAIL(KAC_E_SHAPE, "%s: out is %s, a contiguous %s is wanted", op, kac_tensor_text(*out, got, sizeof got),
                     kac_tensor_text(want, wanted, sizeof wanted));
 }
@@ -108,7 +109,7 @@ static kac_status check_low(const kac_low *low, kac_tensor x, const kac_weight *
 }
 
 kac_status kac_linear(kac_ctx *c, kac_tensor *out, kac_tensor x, const kac_weight *w, kac_linear_opt o) {
-    KAC_TRY(check_view("linear", "x", x));
+    KAC_TRY(check_view(c, "linear", "x", x));
     const int last = x.rank - 1;
     if (x.shape[last] != w->n_in || w->kh > 1 || w->kw > 1)
         return KAC_FAIL(KAC_E_SHAPE, "linear: x has %lld features, the weight is [%lld, %lld]",
@@ -120,7 +121,7 @@ kac_status kac_linear(kac_ctx *c, kac_tensor *out, kac_tensor x, const kac_weigh
     shape[last] = o.geglu ? w->n_out / 2 : w->n_out;
     KAC_TRY(prepare(c, "linear", out, x.dtype, x.rank, shape));
     if (o.residual.data != NULL) {
-        KAC_TRY(check_activation("linear", "residual", o.residual));
+        KAC_TRY(check_activation(c, "linear", "residual", o.residual));
         if (!kac_tensor_same_shape(o.residual, *out))
             return bad("linear", "residual", o.residual, "it must have the shape of out");
     }
@@ -133,9 +134,9 @@ kac_status kac_linear(kac_ctx *c, kac_tensor *out, kac_tensor x, const kac_weigh
             (low_flops > 0 ? (double)o.low.up->n_bytes : 0));
 }
 
-static kac_status check_row_bias(const char *op, kac_tensor t, const int *row_index, int64_t n, int64_t channels) {
+static kac_status check_row_bias(const kac_ctx *c, const char *op, kac_tensor t, const int *row_index, int64_t n, int64_t channels) {
     if (t.data == NULL) return KAC_OK;
-    if (!is_activation(t) || t.rank != 2 || t.shape[1] != channels || !last_contiguous(t))
+    if (!is_activation(c, t) || t.rank != 2 || t.shape[1] != channels || !last_contiguous(t))
         return bad(op, "row bias", t, "[rows, channels] is wanted");
     if (row_index == NULL && t.shape[0] != n && t.shape[0] != 1)
         return bad(op, "row bias", t, "one row, or one per image, is wanted");
@@ -145,7 +146,7 @@ static kac_status check_row_bias(const char *op, kac_tensor t, const int *row_in
 }
 
 kac_status kac_conv2d(kac_ctx *c, kac_tensor *out, kac_tensor x, const kac_weight *w, kac_conv_opt o) {
-    KAC_TRY(check_activation("conv2d", "x", x));
+    KAC_TRY(check_activation(c, "conv2d", "x", x));
     if (x.rank != 4 || x.shape[3] != w->n_in) {
         char text[96];
         return KAC_FAIL(KAC_E_SHAPE, "conv2d: x is %s, [N, H, W, %lld] is wanted",
@@ -158,9 +159,9 @@ kac_status kac_conv2d(kac_ctx *c, kac_tensor *out, kac_tensor x, const kac_weigh
     KAC_TRY(
         prepare(c, "conv2d", out, x.dtype, 4, (int64_t[]){x.shape[0], h / o.stride + 1, wd / o.stride + 1, w->n_out}));
     KAC_TRY(check_vector("conv2d", "bias", o.bias, w->n_out));
-    KAC_TRY(check_row_bias("conv2d", o.row_bias, o.row_index, x.shape[0], w->n_out));
+    KAC_TRY(check_row_bias(c, "conv2d", o.row_bias, o.row_index, x.shape[0], w->n_out));
     if (o.residual.data != NULL) {
-        KAC_TRY(check_activation("conv2d", "residual", o.residual));
+        KAC_TRY(check_activation(c, "conv2d", "residual", o.residual));
         if (!kac_tensor_same_shape(o.residual, *out))
             return bad("conv2d", "residual", o.residual, "it must have the shape of out");
     }
@@ -170,8 +171,8 @@ kac_status kac_conv2d(kac_ctx *c, kac_tensor *out, kac_tensor x, const kac_weigh
 }
 
 kac_status kac_matmul_t(kac_ctx *c, kac_tensor *out, kac_tensor a, kac_tensor b, double scale) {
-    KAC_TRY(check_activation("matmul_t", "a", a));
-    KAC_TRY(check_activation("matmul_t", "b", b));
+    KAC_TRY(check_activation(c, "matmul_t", "a", a));
+    KAC_TRY(check_activation(c, "matmul_t", "b", b));
     const int r = a.rank;
     bool fits = r >= 2 && b.rank == r && a.shape[r - 1] == b.shape[r - 1];
     for (int i = 0; fits && i < r - 2; i++) fits = a.shape[i] == b.shape[i];
@@ -186,9 +187,9 @@ kac_status kac_matmul_t(kac_ctx *c, kac_tensor *out, kac_tensor a, kac_tensor b,
 }
 
 kac_status kac_attention(kac_ctx *c, kac_tensor *out, kac_tensor q, kac_tensor k, kac_tensor v, kac_attention_opt o) {
-    KAC_TRY(check_view("attention", "q", q));
-    KAC_TRY(check_view("attention", "k", k));
-    KAC_TRY(check_view("attention", "v", v));
+    KAC_TRY(check_view(c, "attention", "q", q));
+    KAC_TRY(check_view(c, "attention", "k", k));
+    KAC_TRY(check_view(c, "attention", "v", v));
     if (q.rank != 4 || k.rank != 4 || !kac_tensor_same_shape(k, v) || q.shape[2] != k.shape[2] ||
         q.shape[3] != k.shape[3] || k.shape[1] < 1)
         return bad("attention", "k", k, "it must be [M, S, heads, d] like v, with the heads and d of q");
@@ -206,7 +207,7 @@ kac_status kac_attention(kac_ctx *c, kac_tensor *out, kac_tensor q, kac_tensor k
 
 kac_status kac_group_norm(kac_ctx *c, kac_tensor *out, kac_tensor x, kac_tensor gamma, kac_tensor beta, int groups,
                           double eps, kac_act act) {
-    KAC_TRY(check_activation("group_norm", "x", x));
+    KAC_TRY(check_activation(c, "group_norm", "x", x));
     const int64_t channels = x.rank < 2 ? 0 : x.shape[x.rank - 1];
     if (groups < 1 || channels == 0 || channels % groups != 0)
         return KAC_FAIL(KAC_E_SHAPE, "group_norm: %lld channels cannot be split into %d groups", (long long)channels,
@@ -219,7 +220,7 @@ kac_status kac_group_norm(kac_ctx *c, kac_tensor *out, kac_tensor x, kac_tensor 
 }
 
 kac_status kac_layer_norm(kac_ctx *c, kac_tensor *out, kac_tensor x, kac_tensor gamma, kac_tensor beta, double eps) {
-    KAC_TRY(check_activation("layer_norm", "x", x));
+    KAC_TRY(check_activation(c, "layer_norm", "x", x));
     if (x.rank < 1) return bad("layer_norm", "x", x, "at least one axis is wanted");
     KAC_TRY(check_vector("layer_norm", "gamma", gamma, x.shape[x.rank - 1]));
     KAC_TRY(check_vector("layer_norm", "beta", beta, x.shape[x.rank - 1]));
@@ -229,7 +230,7 @@ kac_status kac_layer_norm(kac_ctx *c, kac_tensor *out, kac_tensor x, kac_tensor 
 }
 
 kac_status kac_l2_normalize(kac_ctx *c, kac_tensor *out, kac_tensor x) {
-    KAC_TRY(check_activation("l2_normalize", "x", x));
+    KAC_TRY(check_activation(c, "l2_normalize", "x", x));
     if (x.rank < 1) return bad("l2_normalize", "x", x, "at least one axis is wanted");
     KAC_TRY(prepare(c, "l2_normalize", out, x.dtype, x.rank, x.shape));
     const kac_l2_normalize_args a = {*out, x};
@@ -237,14 +238,14 @@ kac_status kac_l2_normalize(kac_ctx *c, kac_tensor *out, kac_tensor x) {
 }
 
 kac_status kac_activate(kac_ctx *c, kac_tensor *out, kac_tensor x, kac_act act) {
-    KAC_TRY(check_activation("activate", "x", x));
+    KAC_TRY(check_activation(c, "activate", "x", x));
     KAC_TRY(prepare(c, "activate", out, x.dtype, x.rank, x.shape));
     const kac_activate_args a = {*out, x, act};
     RUN(activate, a, 4.0 * (double)kac_tensor_count(x), bytes_of(x) + bytes_of(*out));
 }
 
 kac_status kac_affine(kac_ctx *c, kac_tensor *out, kac_tensor x, kac_tensor scale, kac_tensor shift) {
-    KAC_TRY(check_activation("affine", "x", x));
+    KAC_TRY(check_activation(c, "affine", "x", x));
     if (x.rank < 1) return bad("affine", "x", x, "at least one axis is wanted");
     KAC_TRY(check_vector("affine", "scale", scale, x.shape[x.rank - 1]));
     KAC_TRY(check_vector("affine", "shift", shift, x.shape[x.rank - 1]));
@@ -255,18 +256,18 @@ kac_status kac_affine(kac_ctx *c, kac_tensor *out, kac_tensor x, kac_tensor scal
 
 kac_status kac_modulate(kac_ctx *c, kac_tensor *out, kac_tensor x, kac_tensor scale, kac_tensor shift,
                         const int *row_index) {
-    KAC_TRY(check_activation("modulate", "x", x));
+    KAC_TRY(check_activation(c, "modulate", "x", x));
     if (x.rank < 2 || scale.data == NULL || !kac_tensor_same_shape(scale, shift) || shift.data == NULL)
         return bad("modulate", "x", x, "[N, …, C] with scale and shift of one shape is wanted");
-    KAC_TRY(check_row_bias("modulate", scale, row_index, x.shape[0], x.shape[x.rank - 1]));
-    KAC_TRY(check_row_bias("modulate", shift, row_index, x.shape[0], x.shape[x.rank - 1]));
+    KAC_TRY(check_row_bias(c, "modulate", scale, row_index, x.shape[0], x.shape[x.rank - 1]));
+    KAC_TRY(check_row_bias(c, "modulate", shift, row_index, x.shape[0], x.shape[x.rank - 1]));
     KAC_TRY(prepare(c, "modulate", out, x.dtype, x.rank, x.shape));
     const kac_modulate_args a = {*out, x, scale, shift, row_index};
     RUN(modulate, a, 2.0 * (double)kac_tensor_count(x), bytes_of(x) + bytes_of(*out));
 }
 
 kac_status kac_clamp(kac_ctx *c, kac_tensor *out, kac_tensor x, double lo, double hi) {
-    KAC_TRY(check_activation("clamp", "x", x));
+    KAC_TRY(check_activation(c, "clamp", "x", x));
     KAC_TRY(prepare(c, "clamp", out, x.dtype, x.rank, x.shape));
     const kac_clamp_args a = {*out, x, lo, hi};
     RUN(clamp, a, (double)kac_tensor_count(x), bytes_of(x) + bytes_of(*out));
@@ -278,7 +279,7 @@ kac_status kac_lincomb(kac_ctx *c, kac_tensor *out, int n_terms, const kac_tenso
     kac_lincomb_args a = {.n_terms = n_terms, .coef = coef, .n_coef = n_coef};
     double bytes = 0;
     for (int t = 0; t < n_terms; t++) {
-        KAC_TRY(check_activation("lincomb", "a term", x[t]));
+        KAC_TRY(check_activation(c, "lincomb", "a term", x[t]));
         if (!kac_tensor_same_shape(x[t], x[0])) return bad("lincomb", "a term", x[t], "all terms must have one shape");
         a.x[t] = x[t];
         bytes += bytes_of(x[t]);
@@ -295,7 +296,7 @@ kac_status kac_add(kac_ctx *c, kac_tensor *out, kac_tensor a, kac_tensor b) {
 }
 
 kac_status kac_row_stats(kac_ctx *c, kac_tensor *out, kac_tensor x) {
-    KAC_TRY(check_activation("row_stats", "x", x));
+    KAC_TRY(check_activation(c, "row_stats", "x", x));
     if (x.rank < 2 || kac_tensor_count(x) / KAC_MAX(1, x.shape[0]) < 2)
         return bad("row_stats", "x", x, "at least two entries per image are wanted");
     KAC_TRY(prepare(c, "row_stats", out, KAC_F32, 2, (int64_t[]){x.shape[0], 2}));
@@ -312,8 +313,8 @@ kac_status kac_copy(kac_ctx *c, kac_tensor *out, kac_tensor x) {
 }
 
 kac_status kac_concat(kac_ctx *c, kac_tensor *out, kac_tensor a, kac_tensor b, int axis) {
-    KAC_TRY(check_view("concat", "a", a));
-    KAC_TRY(check_view("concat", "b", b));
+    KAC_TRY(check_view(c, "concat", "a", a));
+    KAC_TRY(check_view(c, "concat", "b", b));
     bool fits = a.rank == b.rank && axis >= 0 && axis < a.rank && a.dtype == b.dtype;
     for (int i = 0; fits && i < a.rank; i++) fits = i == axis || a.shape[i] == b.shape[i];
     if (!fits) return bad("concat", "b", b, "it must equal a in every axis but the one joined, and in dtype");
@@ -326,7 +327,7 @@ kac_status kac_concat(kac_ctx *c, kac_tensor *out, kac_tensor a, kac_tensor b, i
 }
 
 kac_status kac_gather(kac_ctx *c, kac_tensor *out, kac_tensor x, const int *index, int n_index) {
-    KAC_TRY(check_activation("gather", "x", x));
+    KAC_TRY(check_activation(c, "gather", "x", x));
     if (x.rank < 1 || n_index < 1) return bad("gather", "x", x, "at least one axis and one index are wanted");
     for (int i = 0; i < n_index; i++)
         if (index[i] < 0 || index[i] >= x.shape[0]) return bad("gather", "x", x, "an index lies outside");
@@ -339,7 +340,7 @@ kac_status kac_gather(kac_ctx *c, kac_tensor *out, kac_tensor x, const int *inde
 }
 
 kac_status kac_embedding(kac_ctx *c, kac_tensor *out, kac_tensor ids, kac_tensor table, kac_tensor position) {
-    KAC_TRY(check_activation("embedding", "table", table));
+    KAC_TRY(check_activation(c, "embedding", "table", table));
     if (ids.data == NULL || ids.dtype != KAC_I32 || ids.rank != 2 || !kac_tensor_contiguous(ids) || table.rank != 2)
         return bad("embedding", "ids", ids, "i32 [N, T] and a table [n, C] are wanted");
     if (position.data != NULL &&
@@ -369,7 +370,7 @@ kac_status kac_timestep_embedding(kac_ctx *c, kac_tensor *out, const double *t, 
 }
 
 kac_status kac_upsample_nearest(kac_ctx *c, kac_tensor *out, kac_tensor x, int64_t h, int64_t w) {
-    KAC_TRY(check_activation("upsample_nearest", "x", x));
+    KAC_TRY(check_activation(c, "upsample_nearest", "x", x));
     if (x.rank != 4 || h < 1 || w < 1) return bad("upsample_nearest", "x", x, "[N, H, W, C] is wanted");
     KAC_TRY(prepare(c, "upsample_nearest", out, x.dtype, 4, (int64_t[]){x.shape[0], h, w, x.shape[3]}));
     const kac_upsample_nearest_args a = {*out, x};
@@ -377,7 +378,7 @@ kac_status kac_upsample_nearest(kac_ctx *c, kac_tensor *out, kac_tensor x, int64
 }
 
 kac_status kac_avg_pool2(kac_ctx *c, kac_tensor *out, kac_tensor x) {
-    KAC_TRY(check_activation("avg_pool2", "x", x));
+    KAC_TRY(check_activation(c, "avg_pool2", "x", x));
     if (x.rank != 4 || x.shape[1] < 2 || x.shape[2] < 2)
         return bad("avg_pool2", "x", x, "[N, H ≥ 2, W ≥ 2, C] is wanted");
     KAC_TRY(
@@ -387,7 +388,7 @@ kac_status kac_avg_pool2(kac_ctx *c, kac_tensor *out, kac_tensor x) {
 }
 
 kac_status kac_resample(kac_ctx *c, kac_tensor *out, kac_tensor x, int64_t h, int64_t w, kac_filter filter) {
-    KAC_TRY(check_activation("resample", "x", x));
+    KAC_TRY(check_activation(c, "resample", "x", x));
     if (x.rank != 4 || h < 1 || w < 1 || kac_tensor_count(x) == 0)
         return bad("resample", "x", x, "[N, H, W, C] is wanted");
     KAC_TRY(prepare(c, "resample", out, x.dtype, 4, (int64_t[]){x.shape[0], h, w, x.shape[3]}));

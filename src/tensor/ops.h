@@ -256,6 +256,32 @@ typedef enum kac_op {
         KAC_N_OPS
 } kac_op;
 
+/* ---- gradients ---- */
+/* Backward of one recorded call. Gradients are f32 in every mode, so that sums over many uses keep their digits: `out` is contiguous
+ * with the shape of the op's out; in[i] has the shape of input i (views where that was one) and is ADDED TO; data NULL: not wanted.
+ * The inputs of an op, in this order (kac_op_inputs): */
+enum { KAC_IN_X, KAC_IN_BIAS, KAC_IN_RESIDUAL, KAC_IN_WEIGHT, KAC_IN_ROW_BIAS, KAC_IN_LOW, KAC_IN_UP }; /* linear, conv2d */
+enum { KAC_IN_A, KAC_IN_B };             /* matmul_t, concat */
+enum { KAC_IN_Q, KAC_IN_K, KAC_IN_V };   /* attention */
+enum { KAC_IN_SCALE = 1, KAC_IN_SHIFT }; /* after x: norms, affine, modulate */
+enum { KAC_IN_TABLE, KAC_IN_POSITION };  /* embedding */
+/* lincomb: its terms. All others: x. */
+typedef struct kac_grads {
+    kac_tensor out, in[KAC_MAX_TERMS];
+} kac_grads;
+
+#define KAC_GRAD_OPS(X)                                                                                                \
+    X(linear)                                                                                                          \
+    X(conv2d) X(matmul_t) X(attention) X(group_norm) X(layer_norm) X(l2_normalize) X(activate) X(affine) X(modulate)   \
+        X(clamp) X(lincomb) X(row_stats) X(copy) X(concat) X(gather) X(embedding) X(upsample_nearest) X(avg_pool2)     \
+            X(resample)
+
+/* Copies the tensors of an op's arguments to `in` (data NULL where left out), returns how many there are. A weight stands there as
+ * f32 [n_out, n_in] or [n_out, n_in, kh, kw] at the address of its packed data, which identifies it: its gradient lies as in checkpoints. */
+int kac_op_inputs(kac_op op, const void *args, kac_tensor in[KAC_MAX_TERMS]);
+kac_tensor kac_op_output(kac_op op, const void *args);
+kac_tensor kac_weight_identity(const kac_weight *w);
+
 struct kac_ops {
     const char *name;
     kac_status (*open)(kac_ctx *c); /* sets c->backend */
@@ -268,15 +294,28 @@ struct kac_ops {
 #define KAC_OP_SLOT(name) kac_status (*name)(kac_ctx * c, const kac_##name##_args *a);
     KAC_OPS(KAC_OP_SLOT)
 #undef KAC_OP_SLOT
+    /* Backward: the call as it was recorded (inputs and output unchanged since), gradients added to g->in. */
+    size_t (*grad_scratch_bytes)(const kac_ctx *c, kac_op op, const void *args, const kac_grads *g);
+#define KAC_GRAD_SLOT(name) kac_status (*name##_grad)(kac_ctx * c, const kac_##name##_args *a, const kac_grads *g);
+    KAC_GRAD_OPS(KAC_GRAD_SLOT)
+#undef KAC_GRAD_SLOT
 };
 
 extern const struct kac_ops kac_ref_ops;  /* src/ref: every slot, plain C, double accumulation */
 extern const struct kac_ops kac_plan_ops; /* src/plan: computes nothing */
 const struct kac_ops *kac_cpu_ops(void);  /* src/cpu: starts from ref, overrides */
 
-/* What a tape sees: each op as it was called. Backward is built on this. */
+/* Calls the slot of op's gradient. KAC_E_UNSUPPORTED for an op without one. */
+kac_status kac_op_grad(kac_ctx *c, kac_op op, const void *args, const kac_grads *g);
+
+/* What a tape sees: each op as it was called. tensor/tape.h is the one that goes backward. */
+typedef kac_status (*kac_segment_fn)(kac_ctx *c, const void *args);
 typedef struct kac_tape {
     kac_status (*record)(struct kac_tape *t, kac_op op, const void *args, size_t n_args);
+    /* May be NULL: then a segment is only its ops. */
+    kac_status (*segment)(struct kac_tape *t, kac_segment_fn run, const void *args, size_t n_args, kac_tensor out);
+    /* May be NULL. Memory of n bytes that lives as long as what is recorded. */
+    void *(*keep)(struct kac_tape *t, const void *data, size_t n);
 } kac_tape;
 
 const char *kac_op_name(kac_op op);

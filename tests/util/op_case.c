@@ -53,12 +53,11 @@ static kac_status make_low(kac_ctx *c, const op_case *row, op_inputs *in) {
     const int last = rank_of(row) - 1;
     const int64_t rank = row->groups, n_out = row->to[0] * (has(row, WITH_GEGLU) ? 2 : 1);
     int64_t shape[KAC_MAX_RANK];
-    kac_tensor up;
     memcpy(shape, row->x, sizeof shape);
     shape[last] = rank * row->rows;
     KAC_TRY(make(c, &in->low, c->dtype, last + 1, shape, 6, 0, 1));
-    MAKE(&up, KAC_F32, 7, 0, 1 / sqrt((double)rank), n_out, rank);
-    return kac_weight_pack(c, &in->up, up, 1);
+    MAKE(&in->up_weight, KAC_F32, 7, 0, 1 / sqrt((double)rank), n_out, rank);
+    return kac_weight_pack(c, &in->up, in->up_weight, 1);
 }
 
 static kac_status make_weight(kac_ctx *c, const op_case *row, op_inputs *in) {

@@ -53,7 +53,7 @@ typedef struct op_inputs {
     kac_tensor x, other[OP_MAX_OTHERS]; /* other: k, v; b; gamma, beta; scale, shift; further terms; table, position */
     kac_tensor bias, row_bias, residual, low;
     kac_weight w, up;
-    kac_tensor weight; /* as it was packed, for drivers that want it */
+    kac_tensor weight, up_weight; /* as they were packed, for drivers that want them */
     int index[OP_MAX_IMAGES];
     double number[OP_MAX_IMAGES * KAC_MAX_TERMS]; /* coefficients, timesteps */
 } op_inputs;
