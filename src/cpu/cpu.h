@@ -74,6 +74,44 @@ size_t kac_cpu_conv2d_scratch(const kac_ctx *c, const kac_conv2d_args *a);
 size_t kac_cpu_attention_scratch(const kac_ctx *c, const kac_attention_args *a);
 size_t kac_cpu_group_norm_scratch(const kac_ctx *c, const kac_group_norm_args *a);
 
+/* ---- backward ---- */
+/* Slots of its own; the rest uses the reference's. */
+#define KAC_CPU_GRADS(X)                                                                                               \
+    X(linear)                                                                                                          \
+    X(conv2d) X(attention) X(group_norm) X(layer_norm) X(activate) X(lincomb) X(copy) X(concat) X(upsample_nearest)
+#define KAC_REF_GRADS_KEPT(X)                                                                                          \
+    X(matmul_t) X(l2_normalize) X(affine) X(modulate) X(clamp) X(row_stats) X(gather) X(embedding) X(avg_pool2) X(resample)
+#define KAC_CPU_GRAD_SLOT(name) kac_status kac_cpu_##name##_grad(kac_ctx *c, const kac_##name##_args *a, const kac_grads *g);
+KAC_CPU_GRADS(KAC_CPU_GRAD_SLOT)
+#undef KAC_CPU_GRAD_SLOT
+size_t kac_cpu_linear_grad_scratch(const kac_ctx *c, const kac_linear_args *a, const kac_grads *g);
+size_t kac_cpu_conv2d_grad_scratch(const kac_ctx *c, const kac_conv2d_args *a, const kac_grads *g);
+size_t kac_cpu_attention_grad_scratch(const kac_ctx *c, const kac_attention_args *a);
+size_t kac_cpu_group_norm_grad_scratch(const kac_ctx *c, const kac_group_norm_args *a);
+size_t kac_cpu_layer_norm_grad_scratch(const kac_ctx *c, const kac_layer_norm_args *a, const kac_grads *g);
+
+/* Outputs o0 … o1 of w as inputs, its inputs as outputs, taps from the last to the first; f32 panels. */
+size_t kac_cpu_reverse_bytes(const kac_ctx *c, const kac_weight *w, int64_t n_rows);
+void kac_cpu_reverse(kac_ctx *c, float *to, const kac_weight *w, int64_t o0, int64_t o1);
+/* to += by · from, n numbers; nothing when `to` is NULL. */
+void kac_cpu_add(kac_ctx *c, float *to, const float *from, int64_t n, float by);
+/* to[j] += Σ over m rows of dz. */
+void kac_cpu_column_sums(kac_ctx *c, float *to, const float *dz, int64_t ld, int64_t m, int64_t n);
+/* dw [n_o, n_i] += Σ over m rows of dz[m, o] · x[m, i]; row() gives row m of x. */
+typedef struct kac_outer {
+    float *dw;
+    int64_t ld, n_o, n_i, m;
+    const float *dz;
+    int64_t ldz;
+    void (*row)(const void *self, int64_t m, float *to);
+    const void *self;
+} kac_outer;
+size_t kac_cpu_outer_bytes(const kac_ctx *c, int64_t n_o, int64_t n_i);
+void kac_cpu_outer(kac_ctx *c, const kac_outer *p, void *scratch);
+/* Per image and channel: the group's mean, γ / deviation, 1 / deviation. */
+size_t kac_cpu_group_stats_scratch(const kac_ctx *c, const kac_group_norm_args *a);
+kac_status kac_cpu_group_stats(kac_ctx *c, const kac_group_norm_args *a, float *center, float *scale, float *inverse);
+
 /* Winograd's part of conv2d (winograd.c). x: f32 or bf16 NHWC; bias rows prepared by conv2d. */
 /* size: outputs of a tile along one axis, 4 or 2. */
 void kac_cpu_wino_pack(kac_ctx *c, float *u, const kac_weight *w, const kac_tensor *src, int64_t panels, int size);

@@ -85,6 +85,17 @@ typedef struct kac_softmax_block {
     float *shrink;    /* out: what older sums and outputs are multiplied by */
 } kac_softmax_block;
 
+/* Backward of a norm over rows of n channels: z = (x − center) · scale + shift, y = act(z). */
+typedef struct kac_norm_grad {
+    const void *x;
+    bool bf16; /* of x */
+    const float *dy, *center, *scale, *shift; /* shift may be NULL */
+    const float *by_mean, *by_along;
+    float *dx;
+    int64_t rows, n;
+    kac_act act;
+} kac_norm_grad;
+
 struct kac_kernels {
     const char *name;
     int v, mr, nr; /* floats of a vector, rows and columns of the microkernel */
@@ -108,6 +119,16 @@ struct kac_kernels {
     void (*lincomb)(void *out, int n_terms, const void *const *x, const bool *x_bf16, const float *coef, int64_t n,
                     bool out_bf16);
     void (*transpose)(float *out, int64_t ldo, const float *x, int64_t ldx, int64_t rows, int64_t cols);
+    /* backward (isa/grads.c) */
+    void (*act_grad)(float *dx, const void *x, const float *dy, int64_t n, kac_act act, bool bf16, bool add);
+    void (*geglu_grad)(float *z, const float *dy, int64_t n);
+    void (*add)(float *to, const float *from, int64_t n, float by);
+    void (*column_sums)(float *sum, const float *x, int64_t ldx, int64_t rows, int64_t n);
+    void (*norm_grad_sums)(const kac_norm_grad *g, float *sum);
+    void (*norm_grad_apply)(const kac_norm_grad *g);
+    void (*layer_norm_grad)(float *dx, const void *x, const float *dy, int64_t rows, int64_t n, const float *gamma,
+                            float eps, bool bf16, float *hat, float *sum);
+    void (*softmax_grad)(float *dp, const float *p, int64_t ld, int rows, int64_t n, float scale);
 };
 
 /* wide: the vectors and tiles of avx512 in AVX2 instructions, so that tests cover these shapes on any x86 machine. */

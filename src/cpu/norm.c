@@ -40,8 +40,9 @@ static void sum_run(const group_plan *p, const kac_group_norm_args *a, int64_t n
                        p->pivot + n * p->channels, p->bf16);
 }
 
-/* Mean and variance of each group from its channels' sums, then what each channel is centred and scaled by. */
-static void finish_image(const group_plan *p, const kac_group_norm_args *a, int64_t n) {
+/* Mean and variance of each group from its channels' sums, then what each channel is centred and scaled by. inverse [N, C], or
+ * NULL: the scale without γ. */
+static void finish_image(const group_plan *p, const kac_group_norm_args *a, int64_t n, float *inverse) {
     const int64_t width = p->channels / a->groups;
     const float *gamma = a->gamma.data, *pivot = p->pivot + n * p->channels;
     const double count = (double)p->positions;
@@ -67,6 +68,7 @@ static void finish_image(const group_plan *p, const kac_group_norm_args *a, int6
         for (int64_t c = group * width; c < (group + 1) * width; c++) {
             p->scale[n * p->channels + c] = (float)(by * (gamma ? gamma[c] : 1));
             p->center[n * p->channels + c] = (float)(mean + base);
+            if (inverse != NULL) inverse[n * p->channels + c] = (float)by;
         }
     }
 }
@@ -90,7 +92,7 @@ static void copy_pivot(const group_plan *p, const kac_group_norm_args *a, int64_
 static void whole_image(const group_plan *p, const kac_group_norm_args *a, int64_t n) {
     copy_pivot(p, a, n);
     for (int64_t run = 0; run < p->runs; run++) sum_run(p, a, n, run);
-    finish_image(p, a, n);
+    finish_image(p, a, n, NULL);
     for (int64_t run = 0; run < p->runs; run++) apply_run(p, a, n, run);
 }
 
@@ -104,7 +106,7 @@ static void shared_images(const group_plan *p, const kac_group_norm_args *a, int
         for (int64_t n = 0; n < p->images; n++)
             for (int64_t run = 0; run < p->runs; run++) sum_run(p, a, n, run);
 #pragma omp for
-        for (int64_t n = 0; n < p->images; n++) finish_image(p, a, n);
+        for (int64_t n = 0; n < p->images; n++) finish_image(p, a, n, NULL);
 #pragma omp for collapse(2)
         for (int64_t n = 0; n < p->images; n++)
             for (int64_t run = 0; run < p->runs; run++) apply_run(p, a, n, run);
@@ -124,6 +126,32 @@ kac_status kac_cpu_group_norm(kac_ctx *c, const kac_group_norm_args *a) {
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(dynamic)
         for (int64_t n = 0; n < p.images; n++) whole_image(&p, a, n);
     }
+    kac_arena_release(&c->scratch, mark);
+    return KAC_OK;
+}
+
+size_t kac_cpu_group_stats_scratch(const kac_ctx *c, const kac_group_norm_args *a) {
+    return plan_group(c, a, NULL).bytes;
+}
+
+kac_status kac_cpu_group_stats(kac_ctx *c, const kac_group_norm_args *a, float *center, float *scale, float *inverse) {
+    const size_t mark = kac_arena_mark(&c->scratch);
+    char *scratch = kac_arena_take(&c->scratch, kac_cpu_group_stats_scratch(c, a));
+    if (scratch == NULL) return KAC_E_MEMORY;
+    const group_plan p = plan_group(c, a, scratch);
+    const int threads = kac_cpu_threads(c, 4.0 * (double)kac_tensor_count(a->x));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+#pragma omp for
+        for (int64_t n = 0; n < p.images; n++) copy_pivot(&p, a, n);
+#pragma omp for collapse(2)
+        for (int64_t n = 0; n < p.images; n++)
+            for (int64_t run = 0; run < p.runs; run++) sum_run(&p, a, n, run);
+#pragma omp for
+        for (int64_t n = 0; n < p.images; n++) finish_image(&p, a, n, inverse);
+    }
+    memcpy(center, p.center, (size_t)(p.images * p.channels) * sizeof(float));
+    memcpy(scale, p.scale, (size_t)(p.images * p.channels) * sizeof(float));
     kac_arena_release(&c->scratch, mark);
     return KAC_OK;
 }

@@ -4,8 +4,7 @@ kac_status kac_ref_activate_grad(kac_ctx *c, const kac_activate_args *a, const k
     const int64_t count = kac_tensor_count(a->x);
 #pragma omp parallel for num_threads(c->n_threads)
     for (int64_t i = 0; i < count; i++)
-        kac_ref_add(&g->in[KAC_IN_X], i,
-                    kac_ref_load(&g->out, i) * kac_ref_act_slope(kac_ref_load(&a->x, i), a->act));
+        kac_ref_add(&g->in[KAC_IN_X], i, kac_ref_load(&g->out, i) * kac_ref_act_slope(kac_ref_load(&a->x, i), a->act));
     return KAC_OK;
 }
 

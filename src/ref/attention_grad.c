@@ -27,15 +27,14 @@ static void query(const kac_attention_args *a, const kac_grads *g, int64_t n, in
     const int64_t q = at_of(&a->q, n, t, head), out = ((n * a->out.shape[1] + t) * a->out.shape[2] + head) * d;
     double max = -INFINITY, total = 0, mean = 0;
     for (int64_t s = 0; s < n_keys; s++) {
-        b->p[s] = a->o.scale * kac_ref_dot(a->q.data, a->q.dtype, q, a->k.data, a->k.dtype,
-                                           at_of(&a->k, row, s, head), d);
+        b->p[s] =
+            a->o.scale * kac_ref_dot(a->q.data, a->q.dtype, q, a->k.data, a->k.dtype, at_of(&a->k, row, s, head), d);
         if (!(b->p[s] <= max)) max = b->p[s];
     }
     for (int64_t s = 0; s < n_keys; s++) total += b->p[s] = exp(b->p[s] - max);
     for (int64_t s = 0; s < n_keys; s++) {
         b->p[s] /= total;
-        b->dp[s] =
-            kac_ref_dot(g->out.data, g->out.dtype, out, a->v.data, a->v.dtype, at_of(&a->v, row, s, head), d);
+        b->dp[s] = kac_ref_dot(g->out.data, g->out.dtype, out, a->v.data, a->v.dtype, at_of(&a->v, row, s, head), d);
         mean += b->p[s] * b->dp[s];
     }
     memset(b->dq, 0, (size_t)d * sizeof(double));

@@ -46,8 +46,8 @@ static void by_weight(const product *p, int64_t o, const double *dz, int64_t n_r
     for (int64_t i = 0; i < n_in && p->dw.data != NULL; i++) {
         double sum = 0;
         for (int64_t r = 0; r < n_rows; r++)
-            sum += dz[r * n_out + o] *
-                   kac_ref_load(&p->x, kac_element_offset(&p->x, p->x.rank - 1, r) + part * n_in + i);
+            sum +=
+                dz[r * n_out + o] * kac_ref_load(&p->x, kac_element_offset(&p->x, p->x.rank - 1, r) + part * n_in + i);
         kac_ref_add(&p->dw, o * n_in + i, sum);
     }
 }

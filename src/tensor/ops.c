@@ -94,10 +94,10 @@ kac_status kac_weight_pack(kac_ctx *c, kac_weight *w, kac_tensor src, int stride
 }
 
 /* Flops of the second product per row in *flops. */
-static kac_status check_low(const kac_low *low, kac_tensor x, const kac_weight *w, bool geglu, double *flops) {
+static kac_status check_low(const kac_ctx *c, const kac_low *low, kac_tensor x, const kac_weight *w, bool geglu, double *flops) {
     *flops = 0;
     if (low->x.data == NULL) return KAC_OK;
-    KAC_TRY(check_activation("linear", "low x", low->x));
+    KAC_TRY(check_activation(c, "linear", "low x", low->x));
     const kac_weight *up = low->up;
     bool fits = low->x.rank == x.rank && low->x.dtype == x.dtype && low->parts >= 1 && (!geglu || low->parts == 1) &&
                 up->kh <= 1 && up->kw <= 1 && up->n_out == w->n_out && w->n_out % low->parts == 0 &&
@@ -126,7 +126,7 @@ kac_status kac_linear(kac_ctx *c, kac_tensor *out, kac_tensor x, const kac_weigh
             return bad("linear", "residual", o.residual, "it must have the shape of out");
     }
     double low_flops;
-    KAC_TRY(check_low(&o.low, x, w, o.geglu, &low_flops));
+    KAC_TRY(check_low(c, &o.low, x, w, o.geglu, &low_flops));
     const kac_linear_args a = {*out, x, w, o};
     const double rows = (double)kac_tensor_count(x) / (double)w->n_in;
     RUN(linear, a, rows * (2.0 * (double)w->n_in * (double)w->n_out + low_flops),

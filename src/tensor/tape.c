@@ -216,7 +216,8 @@ static kac_status check_fresh(const kac_grad_tape *t, const char *op, kac_tensor
     for (int i = t->n_nodes - 1; i >= 0; i--) {
         const kac_tape_node *n = &t->node[i];
         if (n->end <= first || end <= n->first || (!n->dense && !kac_tensor_contiguous(x))) continue;
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s writes over a result that its gradient needs; while a tape records, take fresh memory", op);
+        return KAC_FAIL(KAC_E_UNSUPPORTED,
+                        "%s writes over a result that its gradient needs; while a tape records, take fresh memory", op);
     }
     return KAC_OK;
 }
@@ -275,11 +276,8 @@ static kac_status record_segment(kac_tape *tape, kac_segment_fn run, const void 
     kac_grad_tape *t = (kac_grad_tape *)(void *)tape;
     kac_ctx *c = t->c;
     KAC_TRY(check_fresh(t, "segment", out));
-    kac_tape_entry e = {.op = KAC_N_OPS,
-                        .run = run,
-                        .n_args = n_args,
-                        .notes = kac_arena_mark(&t->notes),
-                        .n_nodes = t->n_nodes};
+    kac_tape_entry e = {
+        .op = KAC_N_OPS, .run = run, .n_args = n_args, .notes = kac_arena_mark(&t->notes), .n_nodes = t->n_nodes};
     e.args = note(t, args, n_args);
     if (e.args == NULL) return KAC_E_MEMORY;
     const size_t mark = kac_arena_mark(&c->scratch);
@@ -352,8 +350,8 @@ void kac_tape_stop(kac_grad_tape *t) {
 static kac_status accumulate(kac_ctx *c, float *to, float *from, int64_t n) {
     const kac_tensor sum = kac_tensor_make(to, KAC_F32, 1, n), more = kac_tensor_make(from, KAC_F32, 1, n);
     static const double one[] = {1, 1};
-    return c->ops->lincomb(
-        c, &(kac_lincomb_args){.out = sum, .n_terms = 2, .x = {sum, more}, .coef = one, .n_coef = 1});
+    return c->ops->lincomb(c,
+                           &(kac_lincomb_args){.out = sum, .n_terms = 2, .x = {sum, more}, .coef = one, .n_coef = 1});
 }
 
 kac_status kac_tape_seed(kac_grad_tape *t, kac_tensor y, kac_tensor grad) {
@@ -405,9 +403,11 @@ static kac_status replay_segment(kac_grad_tape *t, const kac_tape_entry *e) {
     c->tape = NULL;
     c->tap = tap;
     int id = LEAF;
-    const kac_tensor flat =
-        kac_tensor_make((void *)out.first, out.size == 2 ? KAC_BF16 : out.size == 4 ? KAC_F32 : KAC_F64,
-                        (int64_t)(out.end - out.first) / out.size);
+    const kac_tensor flat = kac_tensor_make((void *)out.first,
+                                            out.size == 2   ? KAC_BF16
+                                            : out.size == 4 ? KAC_F32
+                                                            : KAC_F64,
+                                            (int64_t)(out.end - out.first) / out.size);
     if (s == KAC_OK) s = node_of(t, flat, &id);
     const bool depends = s == KAC_OK && id != LEAF;
     KAC_ASSERT(!depends || (t->node[id].first == out.first && t->node[id].end == out.end)); /* out is written whole */

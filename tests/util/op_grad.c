@@ -75,6 +75,7 @@ kac_status op_grads_call(kac_ctx *c, const op_case *row, const op_inputs *in, op
     const size_t mark = kac_arena_mark(&c->scratch);
     const kac_status s = forward_and_back(&t, &apart, in, g);
     kac_arena_release(&c->scratch, mark);
+    g->grads_peak = t.grads.peak;
     kac_tape_close(&t);
     return s;
 }

@@ -9,9 +9,10 @@ enum { OP_MAX_GRADS = OP_MAX_OTHERS + 7 };
 
 typedef struct op_grads {
     int n;
+    size_t grads_peak; /* of the tape's own arena, in the last call */
     const char *name[OP_MAX_GRADS];
-    kac_tensor input[OP_MAX_GRADS]; /* views where the inputs are */
-    kac_tensor grad[OP_MAX_GRADS];  /* f32, of the same geometry; zero before the first call */
+    kac_tensor input[OP_MAX_GRADS];         /* views where the inputs are */
+    kac_tensor grad[OP_MAX_GRADS];          /* f32, of the same geometry; zero before the first call */
     const kac_weight *packed[OP_MAX_GRADS]; /* of a weight: what `input` was packed to; else NULL */
 } op_grads;
 

@@ -27,4 +27,12 @@ const struct kac_kernels kac_isa(kac_kernels) = {
     .lincomb = kac_isa(kac_lincomb_run), /* needs fused multiply-add */
 #endif
     .transpose = kac_isa(kac_transpose),
+    .act_grad = kac_isa(kac_act_grad_run),
+    .geglu_grad = kac_isa(kac_geglu_grad_run),
+    .add = kac_isa(kac_add_run),
+    .column_sums = kac_isa(kac_column_sums_run),
+    .norm_grad_sums = kac_isa(kac_norm_grad_sums_run),
+    .norm_grad_apply = kac_isa(kac_norm_grad_apply_run),
+    .layer_norm_grad = kac_isa(kac_layer_norm_grad_run),
+    .softmax_grad = kac_isa(kac_softmax_grad_run),
 };

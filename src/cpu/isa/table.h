@@ -26,5 +26,14 @@ void kac_isa(kac_lincomb_run)(void *out, int n_terms, const void *const *x, cons
 void kac_isa(kac_softmax_block_run)(const kac_softmax_block *b);
 void kac_isa(kac_scale_rows)(float *x, int64_t ld, int rows, int64_t n, const float *by);
 void kac_isa(kac_transpose)(float *out, int64_t ldo, const float *x, int64_t ldx, int64_t rows, int64_t cols);
+void kac_isa(kac_act_grad_run)(float *dx, const void *x, const float *dy, int64_t n, kac_act act, bool bf16, bool add);
+void kac_isa(kac_geglu_grad_run)(float *z, const float *dy, int64_t n);
+void kac_isa(kac_add_run)(float *to, const float *from, int64_t n, float by);
+void kac_isa(kac_column_sums_run)(float *sum, const float *x, int64_t ldx, int64_t rows, int64_t n);
+void kac_isa(kac_norm_grad_sums_run)(const kac_norm_grad *g, float *sum);
+void kac_isa(kac_norm_grad_apply_run)(const kac_norm_grad *g);
+void kac_isa(kac_layer_norm_grad_run)(float *dx, const void *x, const float *dy, int64_t rows, int64_t n,
+                                      const float *gamma, float eps, bool bf16, float *hat, float *sum);
+void kac_isa(kac_softmax_grad_run)(float *dp, const float *p, int64_t ld, int rows, int64_t n, float scale);
 
 #endif
