@@ -9,6 +9,7 @@
  *     mixture.h  a process and a reward whose answers are known exactly
  *     events.h   third seam: what happened
  *     steer.h    the methods: none, best-of-n, fk
+ *     reward_plugin.h   a reward from a shared library; stands alone
  *
  * A program is built with `pkg-config --cflags --libs kac` or CMake's find_package(kac) and target kac::kac. */
 #ifndef KAC_KAC_H
@@ -26,6 +27,7 @@
 #include <kac/mixture.h>
 #include <kac/events.h>
 #include <kac/steer.h>
+#include <kac/reward_plugin.h>
 /* clang-format on */
 
 #endif

@@ -3,6 +3,8 @@
 #include "reward/color_reward.h"
 #include "reward/jpeg_reward.h"
 #include "reward/judge_reward.h"
+#include "reward/outside_reward.h"
+#include "reward/plugin_reward.h"
 #include <string.h>
 
 typedef struct reward_kind {
@@ -26,6 +28,8 @@ static const reward_kind kinds[] = {
     {"shapes-share", NULL, NULL, kac_judge_share_reward_open},
     {"shapes-count", NULL, NULL, kac_judge_count_reward_open},
     {"shapes-relation", NULL, NULL, kac_judge_relation_reward_open},
+    {"plugin", "FILE.so", NULL, kac_plugin_reward_open},
+    {"command", "PROGRAM…", NULL, kac_outside_reward_open},
 };
 
 static kac_status find_kind(const reward_kind **out, const char *name) {

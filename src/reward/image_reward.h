@@ -13,6 +13,8 @@
  *     brightness=T       −|mean luma − T|; color=#RRGGBB: −mean squared distance (color_reward.h)
  *     shapes-judge       1 when a picture of coloured shapes shows exactly what its prompt says, else 0 (judge.h)
  *     shapes-share       the share of what the prompt says that holds; shapes-count, shapes-relation: of these alone
+ *     plugin=FILE.so     from a shared library (kac/reward_plugin.h)
+ *     command=PROGRAM    from any program that speaks JSON lines (outside_reward.h)
  */
 #ifndef KAC_IMAGE_REWARD_H
 #define KAC_IMAGE_REWARD_H
@@ -23,7 +25,7 @@
 /* For --help; error messages list the table in image_reward.c. */
 #define KAC_REWARD_NAMES                                                                                               \
     "clip, clip-logit, clipscore, pickscore, incompressibility, compressibility, brightness, color, shapes-judge, "    \
-    "shapes-share, shapes-count, shapes-relation"
+    "shapes-share, shapes-count, shapes-relation, plugin=FILE.so, command=PROGRAM"
 
 typedef struct kac_picture {
     const uint8_t *rgb; /* [height, width, 3] */
