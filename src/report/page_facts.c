@@ -120,6 +120,11 @@ static void add_origin(kac_page *p) {
         kac_html_escape(t, kac_run_text(v, "name", ""));
         kac_text_add(t, " · weight ");
         kac_html_number(t, kac_run_number(v, "weight"));
+        const cJSON *shaping;
+        cJSON_ArrayForEach(shaping, kac_run_at(v, "shapings")) {
+            kac_text_add(t, " · ");
+            kac_html_escape(t, cJSON_IsString(shaping) ? shaping->valuestring : "");
+        }
         kac_text_add(t, "</td></tr>\n");
     }
     add_pair(t, machine, "backend", "backend");

@@ -72,6 +72,7 @@ static void add_card(kac_page *p, const group *g, const kac_run_picture *f, int 
             if (name != NULL) add_term(t, name, v->valuedouble, false);
             kac_free(name);
         }
+    add_term(t, "uncertainty", kac_run_number(f->entry, "uncertainty"), false);
     add_term(t, "weight", f->weight, false);
     const kac_lineage *l = &g->lineage;
     int eve = f->eve;

@@ -67,7 +67,7 @@ refuses 1 "cannot start $dir/nowhere" "command=$dir/nowhere x"
 refuses 1 "outside_scorer.py early-exit ended with exit code 1 before it answered; it said: no model here" "$run early-exit"
 refuses 1 "ended with exit code 3" "$run silent-exit"
 refuses 1 "did not answer within 0.5 s" "$run late-start" --reward-timeout 0.5
-refuses 1 "did not answer within 0.5 s; it said: thinking" "$run hang" --reward-timeout 0.5
+refuses 1 "did not answer within 4 s; it said: thinking" "$run hang" --reward-timeout 4
 refuses 1 "was ended by signal 11" "$run signal"
 refuses 1 "closed its output" "$run close"
 refuses 1 'said "Loading model..." where one line of JSON belongs' "$run chatty"

@@ -125,28 +125,25 @@ static void test_alone(void) {
     kac_generate_result_free(&all), kac_generate_result_free(&one);
 }
 
-/* Stopped after every step in turn and continued: the same pictures. */
+/* Stopped after every step in turn and continued: the same pictures, with a reward whose running mean is part of the state. */
 static void test_resume(void) {
     kac_generate_result whole, part;
-    const setting settings[] = {{"prompt", "a blue star"}, {"output", temp_path("whole")}, {"lambda", "2"},
-                                {"score-every", "1"},      {"ess-threshold", "1"},         {NULL}};
+    const setting settings[] = {
+        {"prompt", "a blue star"}, {"output", temp_path("whole")}, {"lambda", "2"}, {"score-every", "1"},
+        {"ess-threshold", "1"},    {"reward", "clip,z"},           {NULL}};
     if (!CHECK_OK(run(&whole, "fk", settings))) return;
     for (int step = 0; step < STEPS; step++) {
         char name[32];
         snprintf(name, sizeof name, "part%d", step);
-        setting again[] = {{"prompt", "a blue star"},
-                           {"output", temp_path(name)},
-                           {"lambda", "2"},
-                           {"score-every", "1"},
-                           {"ess-threshold", "1"},
-                           {NULL},
-                           {NULL}};
+        setting again[] = {
+            {"prompt", "a blue star"}, {"output", temp_path(name)}, {"lambda", "2"}, {"score-every", "1"},
+            {"ess-threshold", "1"},    {"reward", "clip,z"},        {NULL},          {NULL}};
         stop_after_step = step;
         CHECK_FAILS(run(&part, "fk", again), KAC_E_CANCELLED, "stopped");
         CHECK(part.json != NULL && strstr(part.json, "\"interrupted\"") != NULL);
         kac_generate_result_free(&part);
         stop_after_step = -1;
-        again[5] = (setting){"resume", "true"};
+        again[6] = (setting){"resume", "true"};
         if (step == 1) {
             again[2].value = "3";
             CHECK_FAILS(run(&part, "fk", again), KAC_E_USAGE, "another --lambda");
