@@ -54,6 +54,22 @@ static kac_status add_prompts_of_file(kac_job *j, const char *path) {
     return s;
 }
 
+/* One negative prompt for all, or one for each. */
+static kac_status read_negatives(kac_job *j) {
+    const kac_options *o = j->options;
+    const int n = kac_options_count(o, "negative-prompt"), n_prompts = KAC_MAX(1, j->n_prompts);
+    if (n > 1 && n != n_prompts)
+        return KAC_FAIL(KAC_E_USAGE, "%d negative prompts for %d prompts; give one for all, or one for each", n,
+                        j->n_prompts);
+    j->negatives = kac_alloc((size_t)n_prompts * sizeof *j->negatives);
+    if (j->negatives == NULL) return KAC_E_MEMORY;
+    for (int i = 0; i < n_prompts && n > 0; i++) {
+        j->negatives[i] = kac_options_text_at(o, "negative-prompt", n > 1 ? i : 0);
+        if (j->negatives[i][0] != '\0') KAC_TRY(check_prompt(j->negatives[i]));
+    }
+    return KAC_OK;
+}
+
 static kac_status read_prompts(kac_job *j) {
     const kac_options *o = j->options;
     for (int i = 0; i < j->args->n_words; i++) KAC_TRY(add_prompt(j, j->args->words[i]));
@@ -61,9 +77,7 @@ static kac_status read_prompts(kac_job *j) {
         KAC_TRY(add_prompt(j, kac_options_text_at(o, "prompt", i)));
     if (kac_options_text(o, "prompts-file") != NULL)
         KAC_TRY(add_prompts_of_file(j, kac_options_text(o, "prompts-file")));
-    if (kac_options_count(o, "negative-prompt") > 0 && kac_options_text(o, "negative-prompt")[0] != '\0')
-        KAC_TRY(check_prompt(kac_options_text(o, "negative-prompt")));
-    return KAC_OK;
+    return read_negatives(j);
 }
 
 /* ---- model, rewards, method ---- */
@@ -191,11 +205,10 @@ static kac_status check_same_options(const kac_job *j, const cJSON *now) {
 
 static void add_groups(const kac_job *j, cJSON *facts) {
     cJSON *groups = cJSON_AddArrayToObject(facts, "groups");
-    const char *negative = kac_options_text(j->options, "negative-prompt");
     for (int i = 0; i < KAC_MAX(1, j->n_prompts); i++) {
         cJSON *g = cJSON_CreateObject();
         cJSON_AddStringToObject(g, "prompt", i < j->n_prompts ? j->prompts[i] : "");
-        cJSON_AddStringToObject(g, "negative_prompt", negative == NULL ? "" : negative);
+        cJSON_AddStringToObject(g, "negative_prompt", j->negatives[i] == NULL ? "" : j->negatives[i]);
         cJSON_AddItemToArray(groups, g);
     }
 }
@@ -363,7 +376,7 @@ kac_status kac_generate(kac_generate_result *result, const kac_generate_args *ar
     kac_run_folder_close(&j.folder);
     for (int i = 0; i < j.n_prompts; i++) kac_free(j.prompts[i]);
     for (int i = 0; i < j.n_rewards; i++) kac_free(j.rewards[i]);
-    kac_free(j.prompts), kac_free(j.rewards), kac_free(j.default_model);
+    kac_free(j.prompts), kac_free(j.negatives), kac_free(j.rewards), kac_free(j.default_model);
     return s;
 }
 

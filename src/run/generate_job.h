@@ -12,8 +12,9 @@ typedef struct kac_job {
     kac_generate_result *result;
     const kac_options *options;
     const kac_method *method;
-    const char *model; /* folder or .json file */
-    char **prompts;    /* owned */
+    const char *model;      /* folder or .json file */
+    char **prompts;         /* owned */
+    const char **negatives; /* [n_prompts] of the options, NULL inside: none given */
     int n_prompts;
     char **rewards; /* NAME[=PATH][:WEIGHT], owned */
     int n_rewards;

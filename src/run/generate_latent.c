@@ -1,6 +1,7 @@
 /* A run over a pipeline: plan, open, steer, write. */
 #include "run/backend.h"
 #include "run/generate_output.h"
+#include "text/prompt.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -17,10 +18,9 @@ static cJSON *latent_counts(void *self) {
 
 /* ---- facts of the model and the machine ---- */
 
-static const char *const component_files[] = {"unet/diffusion_pytorch_model.safetensors",
-                                              "vae/diffusion_pytorch_model.safetensors",
-                                              "text_encoder/model.safetensors",
-                                              "text_encoder_2/model.safetensors", "scheduler/scheduler_config.json"};
+static const char *const component_files[] = {
+    "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors", "text_encoder_2/model.safetensors", "scheduler/scheduler_config.json"};
 
 /* Names and sizes; checksums too as long as that costs no time worth speaking of. */
 static cJSON *model_facts(const kac_job *j, bool checksums) {
@@ -136,10 +136,21 @@ static kac_status steer_and_write(kac_job *j, kac_latent_run *r, cJSON *end, dou
     return s;
 }
 
+/* Brackets with numbers are mostly meant as weights. */
+static void say_of_weights(const kac_job *j) {
+    bool meant = false;
+    for (int i = 0; i < j->n_prompts; i++) meant |= kac_prompt_has_weights(j->prompts[i]);
+    if (meant && !kac_options_bool(j->options, "prompt-weighting"))
+        kac_job_say(j, "the prompt holds weights like (word:1.3); they are words until --prompt-weighting is given");
+}
+
 static kac_status run_latent(kac_job *j, kac_latent_run *r, const kac_latent_plan *plan, double load_ms) {
     if (kac_latent_n_truncated(r->latent) > 0)
-        kac_job_say(j, "%d of the texts are longer than the text encoder's context; the rest of them is not seen",
+        kac_job_say(j,
+                    "%d of the texts are longer than the text encoder's context; the rest of them is not seen "
+                    "(--long-prompt reads it)",
                     kac_latent_n_truncated(r->latent));
+    say_of_weights(j);
     if (r->start.note[0] != '\0') kac_job_say(j, "%s", r->start.note);
     const kac_solver_kind own = kac_solver_own(&r->pipeline.schedule);
     if (r->solver.kind != own && !kac_options_given(j->options, "sampling-method"))
@@ -164,6 +175,7 @@ kac_status kac_generate_latent(kac_job *j) {
     kac_latent_setup setup = {.options = j->options,
                               .model_dir = j->model,
                               .prompts = (const char *const *)j->prompts,
+                              .negatives = j->negatives,
                               .n_prompts = j->n_prompts,
                               .rewards = (const char *const *)j->rewards,
                               .n_rewards = j->n_rewards};

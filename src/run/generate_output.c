@@ -113,19 +113,22 @@ static char *settings_line(const output *o, int slot) {
     const kac_job *j = o->job;
     const kac_latent_run *r = o->run;
     const int group = slot / r->o.n_per_group;
-    const char *negative = kac_options_text(j->options, "negative-prompt");
+    const char *negative = j->negatives[group];
     char reward[48] = "";
     if (isfinite(o->particles->rewards[slot]))
         snprintf(reward, sizeof reward, ", Reward: %.6g", o->particles->rewards[slot]);
+    char strength[40] = "";
+    if (r->start.rgb != NULL) snprintf(strength, sizeof strength, ", Denoising strength: %g", r->start.strength);
     const bool has_negative = negative != NULL && negative[0] != '\0';
-    return kac_format("%s\n%s%s%sSteps: %d, Sampler: %s, CFG scale: %g, Seed: %llu, Size: %lldx%lld, Model: %s, Steer: "
-                      "%s, Particles: %d, "
-                      "Particle: %d%s, Version: kac %s",
-                      j->n_prompts > 0 ? j->prompts[group] : "", has_negative ? "Negative prompt: " : "",
-                      has_negative ? negative : "", has_negative ? "\n" : "", r->solver.n_steps,
-                      kac_solver_name(r->solver.kind), r->o.cfg_scale, (unsigned long long)r->o.seed,
-                      (long long)r->o.width, (long long)r->o.height, kac_path_base(j->model), j->method->name,
-                      r->o.n_per_group, r->o.first_particle + slot % r->o.n_per_group, reward, KAC_VERSION);
+    return kac_format(
+        "%s\n%s%s%sSteps: %d, Sampler: %s, CFG scale: %g, Seed: %llu, Size: %lldx%lld%s, Model: %s, Steer: "
+        "%s, Particles: %d, "
+        "Particle: %d%s, Version: kac %s",
+        j->n_prompts > 0 ? j->prompts[group] : "", has_negative ? "Negative prompt: " : "",
+        has_negative ? negative : "", has_negative ? "\n" : "", r->solver.n_steps, kac_solver_name(r->solver.kind),
+        r->o.cfg_scale, (unsigned long long)r->o.seed, (long long)r->o.width, (long long)r->o.height, strength,
+        kac_path_base(j->model), j->method->name, r->o.n_per_group, r->o.first_particle + slot % r->o.n_per_group,
+        reward, KAC_VERSION);
 }
 
 /* What run.json says of a picture. */
@@ -155,8 +158,8 @@ static cJSON *image_facts(const output *o, int slot, const char *file) {
 static char *settings_json(const output *o, int slot, const char *file) {
     cJSON *all = image_facts(o, slot, file);
     const cJSON *run = o->job->folder.run;
-    static const char *const keys[] = {"version", "options", "given",       "model", "steer",
-                                       "sampler", "n_steps", "n_particles", "width", "height", "start"};
+    static const char *const keys[] = {"version", "options",     "given", "model",  "steer", "sampler",
+                                       "n_steps", "n_particles", "width", "height", "start"};
     cJSON *group = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(run, "groups"), slot / o->run->o.n_per_group);
     for (const cJSON *item = group == NULL ? NULL : group->child; item != NULL; item = item->next)
         cJSON_AddItemToObject(all, item->string, cJSON_Duplicate(item, true));

@@ -6,7 +6,7 @@
 #ifndef KAC_LATENT_PROCESS_H
 #define KAC_LATENT_PROCESS_H
 
-#include "run/pipeline.h"
+#include "run/pipeline_text.h"
 #include "samplers/solver.h"
 #include <kac/process.h>
 #include <kac/reward.h>
@@ -37,7 +37,7 @@ typedef struct kac_latent_options {
     uint64_t seed;
     int first_particle; /* particle k of every group uses the noise of particle first_particle + k */
     int batch;          /* states per network call */
-    int clip_skip;
+    kac_encode_options text;
     kac_latent_sizes sizes, negative_sizes; /* ignored by networks that do not read them */
     kac_latent_start start;                 /* with a picture, the solver's rows begin where its strength says */
 } kac_latent_options;

@@ -46,6 +46,7 @@ static kac_status open_solver(kac_latent_run *r, const kac_options *o) {
 static kac_status fill_options(kac_latent_run *r, const kac_latent_setup *s, int batch) {
     const kac_options *o = s->options;
     r->o = (kac_latent_options){.prompts = s->prompts,
+                                .negative_prompts = s->negatives,
                                 .n_groups = s->n_prompts,
                                 .n_per_group = (int)kac_options_int(o, "particles"),
                                 .width = r->pipeline.width,
@@ -54,26 +55,16 @@ static kac_status fill_options(kac_latent_run *r, const kac_latent_setup *s, int
                                 .guidance_rescale = kac_options_real(o, "guidance-rescale"),
                                 .seed = (uint64_t)kac_options_int(o, "seed"),
                                 .first_particle = (int)kac_options_int(o, "first-particle"),
-                                .batch = batch};
+                                .batch = batch,
+                                .text = {.clip_skip = (int)kac_options_int(o, "clip-skip"),
+                                         .weighting = kac_options_bool(o, "prompt-weighting"),
+                                         .chunks = kac_options_bool(o, "long-prompt")}};
     KAC_TRY(kac_size_options_read(&r->o, o));
     if (kac_options_given(o, "width")) r->o.width = kac_options_int(o, "width");
     if (kac_options_given(o, "height")) r->o.height = kac_options_int(o, "height");
     if (r->o.width == 0 || r->o.height == 0)
         return KAC_FAIL(KAC_E_USAGE, "the model does not say its size; give --width and --height");
     return kac_start_image_open(&r->start, &r->o, o);
-}
-
-/* The negative prompt is one text for all groups. */
-static kac_status open_latent(kac_latent_run *r, const kac_latent_setup *s) {
-    const char **negative = kac_alloc((size_t)s->n_prompts * sizeof *negative);
-    if (negative == NULL) return KAC_E_MEMORY;
-    const bool given = kac_options_given(s->options, "negative-prompt");
-    for (int i = 0; i < s->n_prompts; i++) negative[i] = given ? kac_options_text(s->options, "negative-prompt") : NULL;
-    r->o.negative_prompts = negative;
-    const kac_status status = kac_latent_open(&r->latent, &r->ctx, &r->pipeline, &r->solver, &r->o);
-    r->o.negative_prompts = NULL; /* read while opening only */
-    kac_free(negative);
-    return status;
 }
 
 static kac_status open_rewards(kac_latent_run *r, const kac_latent_setup *s) {
@@ -85,7 +76,7 @@ static kac_status open_all(kac_latent_run *r, const kac_latent_setup *s, int bat
     KAC_TRY(kac_pipeline_open(&r->pipeline, &r->ctx, s->model_dir, kac_options_text(s->options, "preview-decoder")));
     KAC_TRY(open_solver(r, s->options));
     KAC_TRY(fill_options(r, s, batch));
-    KAC_TRY(open_latent(r, s));
+    KAC_TRY(kac_latent_open(&r->latent, &r->ctx, &r->pipeline, &r->solver, &r->o));
     return open_rewards(r, s);
 }
 

@@ -1,6 +1,5 @@
 /* What a latent process is conditioned on: prompts, sizes, the guidance scale. */
 #include "run/latent_parts.h"
-#include "run/pipeline_text.h"
 #include <string.h>
 
 enum { MAX_TIME_IDS = 6 };
@@ -74,7 +73,7 @@ kac_status kac_latent_open_texts(kac_latent *l) {
     const double start_ms = kac_now_ms();
     const size_t mark = kac_arena_mark(&l->c->scratch);
     kac_conditioning encoded;
-    kac_status s = kac_pipeline_encode(&encoded, l->pipeline, l->c, texts, n, l->o.clip_skip, &l->n_truncated);
+    kac_status s = kac_pipeline_encode(&encoded, l->pipeline, l->c, texts, n, l->o.text, &l->n_truncated);
     if (s == KAC_OK) s = condition(l, &encoded, texts, n, ids);
     kac_arena_release(&l->c->scratch, mark);
     kac_free(texts), kac_free(ids);

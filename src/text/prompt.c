@@ -8,10 +8,6 @@ enum { MAX_PROMPT_BYTES = 1 << 16, MAX_WEIGHT = 1000 };
 
 static const char marks[] = "()[]\\";
 
-bool kac_prompt_has_markup(const char *prompt) {
-    return strpbrk(prompt, marks) != NULL;
-}
-
 /* ---- pieces ---- */
 
 /* Lists with room for one entry per byte of the prompt. */
@@ -44,6 +40,14 @@ static size_t weight_at(const char *text, size_t *first, size_t *n) {
     *n = i - *first;
     while (isspace((unsigned char)text[i])) i++;
     return text[i] == ')' ? i + 1 : 0;
+}
+
+bool kac_prompt_has_weights(const char *prompt) {
+    const char *open = strchr(prompt, '(');
+    size_t first, n;
+    for (const char *p = open; p != NULL; p = strchr(p + 1, ':'))
+        if (*p == ':' && weight_at(p, &first, &n) > 0) return true;
+    return false;
 }
 
 static kac_status read_weight(double *out, const char *number, size_t n) {

@@ -28,8 +28,8 @@ typedef struct kac_prompt_pieces {
 kac_status kac_prompt_parse(kac_prompt_pieces *out, const char *prompt);
 void kac_prompt_pieces_free(kac_prompt_pieces *p);
 
-/* Whether reading it with weights would change anything: brackets or escapes of the grammar. */
-bool kac_prompt_has_markup(const char *prompt);
+/* Whether it holds a weight that is a number, as in (word:1.3): a sign that brackets are meant as weights. */
+bool kac_prompt_has_weights(const char *prompt);
 
 typedef struct kac_prompt_options {
     bool weighting; /* false: the whole text is one piece of weight 1 */

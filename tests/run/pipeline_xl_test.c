@@ -72,7 +72,7 @@ static void test_run(golden *g, kac_ctx *c, const kac_pipeline *p, const cJSON *
                                   .cfg_scale = number(run, "guidance_scale"),
                                   .guidance_rescale = number(run, "guidance_rescale"),
                                   .batch = 2,
-                                  .clip_skip = (int)number(run, "clip_skip"),
+                                  .text.clip_skip = (int)number(run, "clip_skip"),
                                   .sizes = read_sizes(run, false),
                                   .negative_sizes = read_sizes(run, true)};
     kac_latent *l;

@@ -125,6 +125,51 @@ static void test_runs(const char *name, bool masked) {
     fixture_close(&f);
 }
 
+/* ---- prompts with weights and in chunks ---- */
+
+static void test_text(fixture *f, const cJSON *run) {
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(f->g.json.root, "texts");
+    const char *negative = text(f->g.json.root, "negative_prompt"), *negatives[2] = {negative, negative};
+    const char *texts[2] = {cJSON_GetArrayItem(list, 0)->valuestring, cJSON_GetArrayItem(list, 1)->valuestring};
+    const kac_encode_options encode = {.clip_skip = (int)number(run, "clip_skip"),
+                                       .weighting = truth(run, "weighting"),
+                                       .chunks = truth(run, "chunks")};
+    char output[64];
+    int n_cut = 0;
+    kac_conditioning got;
+    snprintf(output, sizeof output, "%s.embeds", text(run, "name"));
+    CHECK_OK(kac_pipeline_encode(&got, &f->pipeline, &f->ctx, (kac_prompt_text[]){{texts[0]}, {texts[1]}}, 2, encode,
+                                 &n_cut));
+    CHECK(golden_output(&f->g, output, got.tokens));
+    CHECK(n_cut == (encode.chunks ? 0 : encode.weighting ? 1 : 2));
+    const kac_solver_options so = {.kind = KAC_SOLVER_DDIM, .n_steps = (int)number(run, "steps"), .eta = 0};
+    if (!CHECK_OK(kac_solver_init(&f->solver, &f->pipeline.schedule, &so))) return;
+    const kac_latent_options o = {.prompts = texts,
+                                  .negative_prompts = negatives,
+                                  .n_groups = 2,
+                                  .n_per_group = 1,
+                                  .width = WIDTH,
+                                  .height = HEIGHT,
+                                  .cfg_scale = number(run, "guidance_scale"),
+                                  .seed = (uint64_t)number(f->g.json.root, "seed"),
+                                  .batch = 2,
+                                  .text = encode};
+    if (!CHECK_OK(kac_latent_open(&f->latent, &f->ctx, &f->pipeline, &f->solver, &o))) return;
+    walk(f, 2, 0, f->solver.n_steps, -1);
+    snprintf(output, sizeof output, "%s.latents", text(run, "name"));
+    CHECK(golden_output(&f->g, output, kac_latent_states(f->latent)));
+    close_run(f);
+}
+
+static void test_texts(void) {
+    fixture f;
+    if (!fixture_open(&f, "task/text")) return;
+    const cJSON *run = NULL;
+    cJSON_ArrayForEach(run, cJSON_GetObjectItemCaseSensitive(f.g.json.root, "runs")) test_text(&f, run);
+    CHECK(golden_done(&f.g));
+    fixture_close(&f);
+}
+
 /* ---- what masks promise ---- */
 
 static void final_states(float *out, fixture *f, int n, int batch, kac_latent_start start, double eta, int copy_at) {
@@ -275,6 +320,7 @@ int main(void) {
     test_runs("task/img2img", false);
     test_runs("task/inpaint4", true);
     test_runs("task/inpaint9", true);
+    test_texts();
     test_promises();
     test_refused();
     test_tiny();

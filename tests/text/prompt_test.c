@@ -55,7 +55,8 @@ static void test_grammar(void) {
     kac_prompt_pieces_free(&p);
     CHECK_FAILS(kac_prompt_parse(&p, "((a:900):900)"), KAC_E_USAGE, "810000");
     kac_prompt_pieces_free(&p);
-    CHECK(kac_prompt_has_markup("a (b)") && !kac_prompt_has_markup("a red circle: 3"));
+    CHECK(kac_prompt_has_weights("a (b:1.2)") && kac_prompt_has_weights("(a:b: 2 )"));
+    CHECK(!kac_prompt_has_weights("a red circle: 3)") && !kac_prompt_has_weights("a (b) c:d"));
 }
 
 static void test_long_brackets(void) {
