@@ -9,21 +9,25 @@ import zlib
 import numpy as np
 import torch
 from diffusers import (AutoencoderKL, DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler,
-                       StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline,
-                       UNet2DConditionModel)
+                       HeunDiscreteScheduler, PNDMScheduler, StableDiffusionImg2ImgPipeline,
+                       StableDiffusionInpaintPipeline, StableDiffusionPipeline, UNet2DConditionModel,
+                       UniPCMultistepScheduler)
 from PIL import Image
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import make_golden as golden
 from golden_cases import noise
-from golden_pipeline import ROOT, SCHEDULER, TOKENIZER, picture
+import golden_pipeline
+from golden_pipeline import ROOT, TOKENIZER, picture
 
 SEED, WIDTH, HEIGHT, CONTEXT = 11, 40, 24, 16
 PROMPTS = ["a red circle above a blue square", "two green stars"]
 NEGATIVE = "a blurry picture"
 PURPOSE_INIT, PURPOSE_ENCODE = 1, 7
-SCHEDULERS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler, "dpm++2m": DPMSolverMultistepScheduler}
+SCHEDULER = {**golden_pipeline.SCHEDULER, "skip_prk_steps": True}
+SCHEDULERS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler, "dpm++2m": DPMSolverMultistepScheduler,
+              "pndm": PNDMScheduler, "heun": HeunDiscreteScheduler, "unipc": UniPCMultistepScheduler}
 
 
 # ---- kac's noise ----
@@ -132,6 +136,9 @@ IMG2IMG = [
     {"name": "ddim", "sampling_method": "ddim", "steps": 20, "strength": 0.6, "guidance_scale": 3.0, "mean": False},
     {"name": "euler", "sampling_method": "euler", "steps": 20, "strength": 0.35, "guidance_scale": 2.0, "mean": False},
     {"name": "dpmpp_2m", "sampling_method": "dpm++2m", "steps": 20, "strength": 0.8, "guidance_scale": 3.0, "mean": False},
+    {"name": "pndm", "sampling_method": "pndm", "steps": 20, "strength": 0.5, "guidance_scale": 2.0, "mean": False},
+    {"name": "heun", "sampling_method": "heun", "steps": 20, "strength": 0.4, "guidance_scale": 2.0, "mean": False},
+    {"name": "unipc", "sampling_method": "unipc", "steps": 20, "strength": 0.6, "guidance_scale": 2.0, "mean": False},
     {"name": "full", "sampling_method": "ddim", "steps": 5, "strength": 1.0, "guidance_scale": 1.0, "mean": False},
     {"name": "mean", "sampling_method": "ddim", "steps": 7, "strength": 0.29, "guidance_scale": 3.0, "mean": True},
 ]
@@ -158,6 +165,7 @@ INPAINT = [
     {"name": "part", "sampling_method": "ddim", "steps": 20, "strength": 0.7, "guidance_scale": 3.0},
     {"name": "euler", "sampling_method": "euler", "steps": 20, "strength": 0.7, "guidance_scale": 1.0},
     {"name": "dpmpp_2m", "sampling_method": "dpm++2m", "steps": 20, "strength": 1.0, "guidance_scale": 2.0},
+    {"name": "pndm", "sampling_method": "pndm", "steps": 10, "strength": 1.0, "guidance_scale": 2.0},
 ]
 
 

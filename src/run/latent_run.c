@@ -73,7 +73,9 @@ static kac_status open_rewards(kac_latent_run *r, const kac_latent_setup *s) {
 }
 
 static kac_status open_all(kac_latent_run *r, const kac_latent_setup *s, int batch) {
-    KAC_TRY(kac_pipeline_open(&r->pipeline, &r->ctx, s->model_dir, kac_options_text(s->options, "preview-decoder")));
+    const kac_pipeline_options po = {.vae = kac_options_text(s->options, "vae"),
+                                     .preview = kac_options_text(s->options, "preview-decoder")};
+    KAC_TRY(kac_pipeline_open(&r->pipeline, &r->ctx, s->model_dir, &po));
     KAC_TRY(open_solver(r, s->options));
     KAC_TRY(fill_options(r, s, batch));
     KAC_TRY(kac_latent_open(&r->latent, &r->ctx, &r->pipeline, &r->solver, &r->o));

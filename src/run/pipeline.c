@@ -95,24 +95,36 @@ static kac_status check_texts(const kac_pipeline *p, const char *dir) {
     return KAC_OK;
 }
 
-static kac_status open_codecs(kac_pipeline *p, kac_ctx *c, const char *dir, const char *preview_dir) {
-    char *vae = NULL;
-    kac_status s = component_dir(&vae, dir, "vae");
-    if (s == KAC_OK) s = kac_codec_load(&p->codec, c, vae);
-    kac_free(vae);
-    if (s == KAC_OK && preview_dir != NULL) s = kac_codec_load(&p->preview, c, preview_dir);
-    if (s != KAC_OK) return s;
+static kac_status load_vae(kac_pipeline *p, kac_ctx *c, const char *dir, const char *other) {
+    if (other == NULL) {
+        char *vae = NULL;
+        kac_status s = component_dir(&vae, dir, "vae");
+        if (s == KAC_OK) s = kac_codec_load(&p->codec, c, vae);
+        kac_free(vae);
+        return s;
+    }
+    KAC_TRY(kac_codec_load(&p->codec, c, other));
+    const int64_t has = kac_codec_config_of(p->codec)->latent_channels,
+                  want = kac_unet_config_of(p->unet)->out_channels;
+    if (has == want || 2 * has == want) return KAC_OK; /* twice: with a learned variance */
+    return KAC_FAIL(KAC_E_USAGE, "--vae %s is made for latents of %lld channels, this model's have %lld", other,
+                    (long long)has, (long long)want);
+}
+
+static kac_status open_codecs(kac_pipeline *p, kac_ctx *c, const char *dir, const kac_pipeline_options *o) {
+    KAC_TRY(load_vae(p, c, dir, o->vae));
+    if (o->preview != NULL) KAC_TRY(kac_codec_load(&p->preview, c, o->preview));
     const kac_codec_config *v = kac_codec_config_of(p->codec),
                            *t = p->preview == NULL ? v : kac_codec_config_of(p->preview);
     if (t->latent_channels != v->latent_channels || t->factor != v->factor)
         return KAC_FAIL(KAC_E_USAGE,
                         "the preview decoder %s is made for other latents: %lld channels, factor %lld; this model has "
                         "%lld and %lld",
-                        preview_dir, (long long)t->latent_channels, (long long)t->factor, (long long)v->latent_channels,
+                        o->preview, (long long)t->latent_channels, (long long)t->factor, (long long)v->latent_channels,
                         (long long)v->factor);
     if (v->out_channels != 3)
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s/vae makes pictures of %lld channels, not 3", dir,
-                        (long long)v->out_channels);
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "the autoencoder of %s makes pictures of %lld channels, not 3",
+                        o->vae == NULL ? dir : o->vae, (long long)v->out_channels);
     return KAC_OK;
 }
 
@@ -136,7 +148,7 @@ bool kac_pipeline_repaints(const kac_pipeline *p) {
     return kac_unet_config_of(p->unet)->in_channels == 2 * p->channels + 1;
 }
 
-static kac_status open_parts(kac_pipeline *p, kac_ctx *c, const char *dir, const char *preview_dir,
+static kac_status open_parts(kac_pipeline *p, kac_ctx *c, const char *dir, const kac_pipeline_options *o,
                              const kac_json *index) {
     KAC_TRY(check_class(index));
     char *unet = NULL, *scheduler = kac_path_join(dir, "scheduler/scheduler_config.json");
@@ -144,7 +156,7 @@ static kac_status open_parts(kac_pipeline *p, kac_ctx *c, const char *dir, const
     if (s == KAC_OK) s = kac_schedule_load(&p->schedule, scheduler);
     if (s == KAC_OK) s = open_texts(p, dir, index);
     if (s == KAC_OK) s = kac_unet_load(&p->unet, c, unet);
-    if (s == KAC_OK && listed(index, "vae")) s = open_codecs(p, c, dir, preview_dir);
+    if (s == KAC_OK && (listed(index, "vae") || o->vae != NULL)) s = open_codecs(p, c, dir, o);
     kac_free(unet), kac_free(scheduler);
     if (s != KAC_OK) return s;
     const kac_unet_config *u = kac_unet_config_of(p->unet);
@@ -154,7 +166,7 @@ static kac_status open_parts(kac_pipeline *p, kac_ctx *c, const char *dir, const
     return check_texts(p, dir);
 }
 
-kac_status kac_pipeline_open(kac_pipeline *p, kac_ctx *c, const char *dir, const char *preview_dir) {
+kac_status kac_pipeline_open(kac_pipeline *p, kac_ctx *c, const char *dir, const kac_pipeline_options *o) {
     *p = (kac_pipeline){0};
     if (!kac_dir_exists(dir)) return KAC_FAIL(KAC_E_IO, "there is no model folder %s", dir);
     char *path = kac_path_join(dir, "model_index.json");
@@ -163,7 +175,7 @@ kac_status kac_pipeline_open(kac_pipeline *p, kac_ctx *c, const char *dir, const
     kac_status s = kac_file_exists(path)
                        ? kac_json_load(&index, path)
                        : KAC_FAIL(KAC_E_IO, "%s is no diffusers model folder: it has no model_index.json", dir);
-    if (s == KAC_OK) s = open_parts(p, c, dir, preview_dir, &index);
+    if (s == KAC_OK) s = open_parts(p, c, dir, o == NULL ? &(kac_pipeline_options){0} : o, &index);
     kac_json_free(&index);
     kac_free(path);
     if (s != KAC_OK) kac_pipeline_close(p);

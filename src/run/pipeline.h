@@ -33,8 +33,14 @@ typedef struct kac_pipeline {
     int64_t width, height;    /* the model's own size in pixels; 0 when it says nothing */
 } kac_pipeline;
 
-/* Weights go to c->model. preview_dir: a folder with an AutoencoderTiny, or NULL. Fails with what is missing in the folder. */
-kac_status kac_pipeline_open(kac_pipeline *p, kac_ctx *c, const char *dir, const char *preview_dir);
+/* Other autoencoders than the folder's: whatever kac_codec_load reads. NULL: none. */
+typedef struct kac_pipeline_options {
+    const char *vae;     /* in place of the folder's */
+    const char *preview; /* decodes x0-hat */
+} kac_pipeline_options;
+
+/* Weights go to c->model. o NULL: no options. Fails with what is missing in the folder. */
+kac_status kac_pipeline_open(kac_pipeline *p, kac_ctx *c, const char *dir, const kac_pipeline_options *o);
 void kac_pipeline_close(kac_pipeline *p);
 
 /* Whether the network reads a mask and the masked picture behind the state's channels: an inpainting model. */

@@ -116,7 +116,9 @@ static void test_runs(const char *name, bool masked) {
                                         .mean = truth(run, "mean"),
                                         .from_noise = masked && number(run, "strength") == 1};
         if (!open_run(&f, run, 1, 2, start, NAN)) continue;
-        CHECK(f.solver.n_steps == (int)(number(run, "steps") * number(run, "strength")));
+        const int n_steps =
+            (int)(number(run, "steps") * number(run, "strength")); /* some take more than one row for one */
+        CHECK(f.solver.n_steps >= n_steps && f.solver.n_steps < 2 * n_steps);
         walk(&f, 2, 0, f.solver.n_steps, -1);
         compare(&f, text(run, "name"));
         close_run(&f);
