@@ -76,7 +76,7 @@ typedef struct kac_schedule {
     double clip_sample_range;
     bool thresholding;
     double dynamic_thresholding_ratio, sample_max_value;
-    kac_variance variance; /* DDPM */
+    kac_variance variance; /* DDPM; of DPM-Solver that the network's second half is not read */
 
     kac_sigmas sigmas;
     double sigma_min, sigma_max; /* 0: from the schedule */

@@ -208,7 +208,9 @@ static kac_status read_common(const kac_json *j, kac_schedule *s, int has) {
     s->spacing = (kac_spacing)spacing;
     KAC_TRY(kac_json_bool(j, j->root, "set_alpha_to_one", &s->set_alpha_to_one));
     KAC_TRY(kac_json_bool(j, j->root, "skip_prk_steps", &s->skip_prk_steps));
-    if (s->class_kind == KAC_CLASS_DDPM) KAC_TRY(read_choice(j, "variance_type", variance_choices, &variance));
+    if (s->class_kind == KAC_CLASS_DDPM || s->class_kind == KAC_CLASS_DPM_MULTISTEP ||
+        s->class_kind == KAC_CLASS_DPM_SINGLESTEP)
+        KAC_TRY(read_choice(j, "variance_type", variance_choices, &variance));
     s->variance = (kac_variance)variance;
     return read_clipping(j, s, has);
 }

@@ -208,7 +208,7 @@ static kac_status build_levels(kac_levels *l, const kac_schedule *sch, const kac
                             "… %d; use fewer steps",
                             l->n, sch->steps_offset, l->timestep[i], sch->n_train - 1);
     if (levels == LEVELS_DPM) return kac_levels_sigmas_dpm(l, sch, kind, o->mu);
-    if (levels == LEVELS_SIGMA) return kac_levels_sigmas_euler(l, sch);
+    if (levels == LEVELS_SIGMA) return kac_levels_sigmas_euler(l, sch, kind);
     return KAC_OK;
 }
 

@@ -145,7 +145,7 @@ static void finish(kac_levels *l, double last) {
     for (int i = 0; i <= l->n; i++) l->sigma[i] = (double)(float)l->sigma[i];
 }
 
-kac_status kac_levels_sigmas_euler(kac_levels *l, const kac_schedule *sch) {
+kac_status kac_levels_sigmas_euler(kac_levels *l, const kac_schedule *sch, kac_solver_kind kind) {
     for (int i = 0; i < l->n; i++) l->sigma[i] = ratio_between(sch, l->timestep[i]);
     double after = -1.0;
     if (sch->log_linear) {
@@ -156,6 +156,9 @@ kac_status kac_levels_sigmas_euler(kac_levels *l, const kac_schedule *sch) {
     if (sch->sigmas != KAC_SIGMAS_PLAIN) {
         KAC_TRY(spread_all(l, sch, after > 0.0 ? after : l->sigma[l->n - 1], l->sigma[0]));
         after = -1.0;
+        const bool whole =
+            (kind == KAC_SOLVER_DPM2 || kind == KAC_SOLVER_DPM2_ANCESTRAL) && sch->sigmas == KAC_SIGMAS_KARRAS;
+        for (int i = 0; whole && i < l->n; i++) l->timestep[i] = rint(l->timestep[i]);
     }
     finish(l, after > 0.0 ? after : sch->final_sigma_min ? kac_ratio_at(sch, 0) : 0.0);
     for (int i = 0; i < l->n; i++) {

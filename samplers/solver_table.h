@@ -27,7 +27,7 @@ void kac_levels_dpm(kac_levels *l, const kac_schedule *sch);
 /* A subset of the steps that a consistency model was distilled at. */
 kac_status kac_levels_distilled(kac_levels *l, const kac_schedule *sch);
 /* sigma[] from the timesteps, or by karras, … , which then also set the timesteps. */
-kac_status kac_levels_sigmas_euler(kac_levels *l, const kac_schedule *sch);
+kac_status kac_levels_sigmas_euler(kac_levels *l, const kac_schedule *sch, kac_solver_kind kind);
 kac_status kac_levels_sigmas_dpm(kac_levels *l, const kac_schedule *sch, kac_solver_kind kind, double mu);
 /* Both of FlowMatchEuler and FlowMatchHeun. */
 kac_status kac_levels_flow(kac_levels *l, const kac_schedule *sch, const kac_solver_options *o, kac_solver_kind kind);

@@ -59,9 +59,9 @@ def run_pipeline(pipe, run, latents, store):
     store.output(f"{run['name']}.image", pipe.vae.decode(final / pipe.vae.config.scaling_factor).sample)
 
 
-def pipeline(out):
-    """The text encoder, UNet and VAE from the formula, the shipped tokenizer; five runs from the same first latents."""
-    store, heads, models = golden.Store(), {}, {}
+def tiny_pipeline():
+    """The pipeline in double, its tokenizer and the descriptions of its networks."""
+    heads, models = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name, case in parts().items():
             heads[name] = golden.write_folder(case, pathlib.Path(folder) / name)
@@ -70,12 +70,19 @@ def pipeline(out):
     pipe = StableDiffusionPipeline(**models, tokenizer=tokenizer, scheduler=DDIMScheduler.from_config(SCHEDULER),
                                    safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
+    return pipe, tokenizer, heads
+
+
+def pipeline(out):
+    """The text encoder, UNet and VAE from the formula, the shipped tokenizer; five runs from the same first latents."""
+    store = golden.Store()
+    pipe, tokenizer, heads = tiny_pipeline()
     latents = noise(5, len(PROMPTS), 4, 8, 8)
     store.input("latents", latents)
     ids = tokenizer(PROMPTS + [NEGATIVE], padding="max_length", max_length=32, truncation=True, return_tensors="pt")
     store.input("input_ids", ids.input_ids)
     with torch.no_grad():
-        store.output("prompt_embeds", models["text_encoder"](ids.input_ids).last_hidden_state)
+        store.output("prompt_embeds", pipe.text_encoder(ids.input_ids).last_hidden_state)
         for run in RUNS:
             run_pipeline(pipe, run, latents, store)
     index = {"_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "DDIMScheduler"],

@@ -95,7 +95,7 @@ class Store:
     def __init__(self):
         self.tensors, self.outputs, self.taps = {}, {}, {}
 
-    def _put(self, table, prefix, name, value, n_max):
+    def put(self, table, prefix, name, value, n_max):
         value = value.detach().to(torch.float32) if value.is_floating_point() else value.detach()
         s = stride_for(value.shape, n_max)
         table[name] = {"shape": list(value.shape), "stride": s}
@@ -105,11 +105,11 @@ class Store:
         self.tensors["in." + name] = value.contiguous().clone()
 
     def output(self, name, value):
-        self._put(self.outputs, "out.", name, value, OUTPUT_MAX)
+        self.put(self.outputs, "out.", name, value, OUTPUT_MAX)
 
     def tap(self, name, value, n_max):
         if name not in self.taps:
-            self._put(self.taps, "tap.", name, value, n_max)
+            self.put(self.taps, "tap.", name, value, n_max)
 
 
 def watch(model, store, prefix, wanted):
@@ -275,11 +275,14 @@ def main():
     import golden_pipeline  # they use this module
     import golden_pipeline_xl
     import golden_task
+    import golden_schedulers
     for case in golden_cases.networks():
         if case["name"].startswith(options.only):
             run_case(case, options.out)
     if "pipeline/tiny".startswith(options.only):
         golden_pipeline.pipeline(options.out)
+    if "pipeline/schedulers".startswith(options.only):
+        golden_schedulers.schedulers(options.out)
     golden_pipeline_xl.pipelines(options.out, options.only)
     golden_pipeline.image_processors(options.out, options.only)
     golden_task.tasks(options.out, options.only)

@@ -18,6 +18,7 @@ struct kac_latent {
     int n_truncated;
     kac_tensor x, out, x0;            /* [n_slots, h, w, channels] f32 */
     kac_tensor past[KAC_SOLVER_PAST]; /* the same, solver->n_past of them */
+    kac_tensor variance;              /* the same: what the network says of its noise; with solver->learned only */
     uint64_t *id;                     /* [n_slots] which state a slot holds */
     int *
         origin; /* [n_slots] the particle whose first noise the state descends from: a mask keeps the picture under that noise */

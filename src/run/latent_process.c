@@ -53,6 +53,21 @@ static kac_status fill_input(kac_latent *l, kac_tensor to, kac_tensor x, double 
     return KAC_OK;
 }
 
+/* A network that predicts its variance has it in the second half of its channels; that of the conditional rows is kept. */
+static kac_status split_variance(kac_latent *l, kac_tensor *raw, const int *slots, int n) {
+    if (raw->shape[3] == l->channels) return KAC_OK;
+    const kac_tensor variance = kac_tensor_slice(*raw, 3, l->channels, l->channels);
+    kac_tensor mean = {0};
+    KAC_TRY(kac_take_make(&mean, &l->c->scratch, KAC_F32, raw->shape[0], l->h, l->w, l->channels));
+    KAC_TRY(kac_copy(l->c, &mean, kac_tensor_slice(*raw, 3, 0, l->channels)));
+    for (int i = 0; i < n && l->variance.data != NULL; i++) {
+        kac_tensor to = kac_latent_row(l->variance, slots[i]);
+        KAC_TRY(kac_copy(l->c, &to, kac_latent_row(variance, (int)raw->shape[0] - n + i)));
+    }
+    *raw = mean;
+    return KAC_OK;
+}
+
 static kac_status call_network(kac_latent *l, kac_tensor *guided, int i_step, const int *slots, int n) {
     const kac_solver_row *row = &l->solver->rows[i_step];
     const bool doubled = kac_latent_doubles(l);
@@ -70,6 +85,7 @@ static kac_status call_network(kac_latent *l, kac_tensor *guided, int i_step, co
                              l->cond == NULL ? NULL : l->text_row));
     l->counts.denoiser += n_rows;
     l->counts.denoiser_calls++;
+    KAC_TRY(split_variance(l, &raw, slots, n));
     if (doubled) return guide(l, guided, raw, n);
     *guided = raw;
     return KAC_OK;
@@ -117,6 +133,7 @@ static kac_status latent_predict(kac_process *p, int i_step, const int *slots, i
         const int source = kac_latent_find_state(l, l->list, n_new, l->id[slot]);
         KAC_TRY(copy_row(l, l->out, source, slot));
         KAC_TRY(copy_row(l, l->x0, source, slot));
+        if (l->variance.data != NULL) KAC_TRY(copy_row(l, l->variance, source, slot));
         l->predicted[slot] = l->id[slot];
     }
     l->counts.denoiser_ms += kac_now_ms() - start_ms;
@@ -138,6 +155,24 @@ static kac_status weigh(kac_latent *l, kac_tensor *to, const kac_sum *sum, int f
     return kac_lincomb(l->c, to, n, terms, coef, 1);
 }
 
+static kac_status draw_noise(kac_latent *l, kac_tensor *z, int i_step, int slot) {
+    const int particle = l->o.first_particle + slot % l->o.n_per_group;
+    const kac_key key = {.seed = l->o.seed, .purpose = KAC_PURPOSE_STEP, .step = (uint32_t)i_step};
+    if (l->o.noise.data == NULL) return kac_randn(l->c, z, key, &particle);
+    const int64_t shape[] = {1, l->h, l->w, l->channels}, n = kac_latent_state_count(l);
+    const float *given = l->o.noise.data;
+    return kac_copy(l->c, z,
+                    kac_tensor_of((float *)given + ((int64_t)i_step * l->n_slots + slot) * n, KAC_F32, 4, shape));
+}
+
+/* The deviation that the network predicts, in units of the row's own. */
+static void scale_noise(kac_latent *l, kac_tensor z, const kac_solver_row *row, int from) {
+    const float *variance = kac_latent_row(l->variance, from).data;
+    float *noise = z.data;
+    for (int64_t i = 0; i < kac_latent_state_count(l) && !kac_latent_is_plan(l); i++)
+        noise[i] *= (float)(kac_solver_learned_deviation(l->solver, row, variance[i]) / row->z);
+}
+
 /* x' and past[] of one state, from slot `from` into scratch rows and then to slot `to`, which may be the same. */
 static kac_status step_one(kac_latent *l, int i_step, int from, int to) {
     const kac_solver_row *row = &l->solver->rows[i_step];
@@ -145,11 +180,8 @@ static kac_status step_one(kac_latent *l, int i_step, int from, int to) {
     const size_t mark = kac_arena_mark(&l->c->scratch);
     kac_tensor z = {0}, next[1 + KAC_SOLVER_PAST];
     if (l->solver->stochastic) KAC_TRY(kac_take_make(&z, &l->c->scratch, KAC_F32, 1, l->h, l->w, l->channels));
-    if (row->z != 0) {
-        const int particle = l->o.first_particle + to % l->o.n_per_group;
-        const kac_key key = {.seed = l->o.seed, .purpose = KAC_PURPOSE_STEP, .step = (uint32_t)i_step};
-        KAC_TRY(kac_randn(l->c, &z, key, &particle));
-    }
+    if (row->z != 0) KAC_TRY(draw_noise(l, &z, i_step, to));
+    if (row->z != 0 && l->variance.data != NULL) scale_noise(l, z, row, from);
     for (int j = 0; j <= n_past; j++) {
         KAC_TRY(kac_take_make(&next[j], &l->c->scratch, KAC_F32, 1, l->h, l->w, l->channels));
         KAC_TRY(weigh(l, &next[j], j == 0 ? &row->next : &row->past[j - 1], from, &z, j == 0 ? row->z : 0));
@@ -216,6 +248,7 @@ static kac_status latent_copy(kac_process *p, const int *from, const int *to, in
     KAC_TRY(gather_rows(l, l->x, l->list, l->list2, n_moves));
     KAC_TRY(gather_rows(l, l->out, l->list, l->list2, n_moves));
     KAC_TRY(gather_rows(l, l->x0, l->list, l->list2, n_moves));
+    if (l->variance.data != NULL) KAC_TRY(gather_rows(l, l->variance, l->list, l->list2, n_moves));
     for (int j = 0; j < l->solver->n_past; j++) KAC_TRY(gather_rows(l, l->past[j], l->list, l->list2, n_moves));
     const size_t mark = kac_arena_mark(&l->c->scratch);
     uint64_t *ids = kac_arena_take(&l->c->scratch, (size_t)n_moves * 4 * sizeof *ids);
@@ -299,6 +332,8 @@ static kac_status take_states(kac_latent *l) {
     KAC_TRY(kac_take_make(&l->x, run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
     KAC_TRY(kac_take_make(&l->out, run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
     KAC_TRY(kac_take_make(&l->x0, run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
+    if (l->solver->learned != 0)
+        KAC_TRY(kac_take_make(&l->variance, run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
     for (int j = 0; j < l->solver->n_past; j++)
         KAC_TRY(kac_take_make(&l->past[j], run, KAC_F32, l->n_slots, l->h, l->w, l->channels));
     l->pictures = kac_arena_take(run, (size_t)l->n_slots * kac_latent_picture_bytes(l));

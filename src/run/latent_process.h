@@ -40,6 +40,8 @@ typedef struct kac_latent_options {
     kac_encode_options text;
     kac_latent_sizes sizes, negative_sizes; /* ignored by networks that do not read them */
     kac_latent_start start;                 /* with a picture, the solver's rows begin where its strength says */
+    kac_tensor noise; /* [n_steps, n_slots, h, w, channels] f32: what each row's noise is, instead of drawn by seed;
+                         data NULL: drawn */
 } kac_latent_options;
 
 typedef struct kac_latent_counts {

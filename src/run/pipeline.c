@@ -134,6 +134,14 @@ static kac_status check_channels(kac_pipeline *p, const char *dir) {
     const int64_t latent = p->codec == NULL ? 3 : kac_codec_config_of(p->codec)->latent_channels;
     p->channels = latent;
     if (u->out_channels == latent && u->in_channels == latent) return KAC_OK;
+    const bool learned = p->schedule.variance >= KAC_VARIANCE_LEARNED;
+    if (u->out_channels == 2 * latent && u->in_channels == latent && learned) return KAC_OK;
+    if (learned)
+        return KAC_FAIL(
+            KAC_E_UNSUPPORTED,
+            "%s: the scheduler's variance_type is learned, which wants %lld output channels of the network, "
+            "not %lld",
+            dir, (long long)(2 * latent), (long long)u->out_channels);
     if (p->codec != NULL && u->out_channels == latent && kac_pipeline_repaints(p)) return KAC_OK;
     if (p->codec != NULL && u->out_channels == latent && u->in_channels == 2 * latent)
         return KAC_FAIL(KAC_E_UNSUPPORTED,

@@ -239,9 +239,112 @@ static void test_options(void) {
     CHECK_TEXT(kac_solver_name(KAC_SOLVER_DPMPP_2M_SDE), "dpm++2m-sde");
 }
 
+/* The reference's own numbers for a network whose output is 0.9 x and a constant. */
+static void test_learned_variance(void) {
+    static const struct {
+        const char *type;
+        float said[2];
+        double want[4][2];
+    } cases[] = {{"learned_range",
+                  {0.3f, -0.6f},
+                  {{1.304503879336185, -1.2955714213795675},
+                   {1.3476058426522717, -1.8073391214484307},
+                   {1.11710592561231, -1.6553189928955803},
+                   {0.5851446395707492, -0.8668787905217763}}},
+                 {"learned",
+                  {0.04f, 0.25f},
+                  {{0.9078126145741225, -0.8029297384077325},
+                   {0.7019970777872273, -1.0324461781289727},
+                   {0.468004157054053, -1.0412337154415328},
+                   {0.34509044671891864, -1.0452866898157909}}}};
+    for (int c = 0; c < KAC_COUNT_OF(cases); c++) {
+        char text[256];
+        kac_schedule schedule;
+        kac_solver s;
+        snprintf(text, sizeof text,
+                 "{\"_class_name\": \"DDPMScheduler\", \"clip_sample\": false, \"timestep_spacing\": "
+                 "\"trailing\", \"variance_type\": \"%s\"}",
+                 cases[c].type);
+        if (!CHECK_OK(parse(&schedule, text))) return;
+        CHECK_OK(kac_solver_init(&s, &schedule, &(kac_solver_options){.n_steps = 4, .eta = NAN}));
+        CHECK(s.learned != 0 && s.density);
+        float x[2] = {0.8f, -0.3f}, x0[2], out[2];
+        const float z[2] = {0.5f, -1.0f};
+        for (int i = 0; i < s.n_steps; i++) {
+            for (int k = 0; k < 2; k++) {
+                out[k] = 0.9f * x[k];
+                x0[k] = (float)(s.rows[i].x0_x * x[k] + s.rows[i].x0_out * out[k]);
+            }
+            kac_solver_step(&s, &s.rows[i], x, x0, out, NULL, z, cases[c].said, 2);
+            for (int k = 0; k < 2; k++) CHECK_NEAR(x[k], cases[c].want[i][k], 1e-5);
+        }
+        kac_solver_free(&s);
+        kac_schedule_free(&schedule);
+    }
+}
+
+static void check_kind(const char *config, const char *own, const char *noisy, bool density) {
+    kac_schedule s;
+    kac_solver solver;
+    if (!CHECK_OK(parse(&s, config))) return;
+    CHECK_TEXT(kac_solver_name(kac_solver_own(&s)), own);
+    CHECK_TEXT(kac_solver_name(kac_solver_noisy(&s)), noisy);
+    CHECK_OK(kac_solver_init(&solver, &s, &(kac_solver_options){.n_steps = 8, .eta = NAN}));
+    CHECK(solver.density == density);
+    if (density)
+        CHECK_OK(kac_solver_need_density(&solver, "fk"));
+    else
+        CHECK_FAILS(kac_solver_need_density(&solver, "fk"), KAC_E_USAGE, own);
+    kac_solver_free(&solver);
+    const kac_solver_kind kind = kac_solver_noisy(&s);
+    CHECK_OK(kac_solver_init(
+        &solver, &s, &(kac_solver_options){.kind = kind, .n_steps = 8, .eta = kind == KAC_SOLVER_DDIM ? 1 : NAN}));
+    CHECK(solver.density);
+    kac_solver_free(&solver);
+    kac_schedule_free(&s);
+}
+
+/* Which classes have a transition density, and what takes the place of those that have none. */
+static void test_density(void) {
+    check_kind("{\"_class_name\": \"DDIMScheduler\"}", "ddim", "ddim", false);
+    check_kind("{\"_class_name\": \"DDPMScheduler\"}", "ddpm", "ddpm", true);
+    check_kind("{\"_class_name\": \"PNDMScheduler\"}", "pndm", "ddim", false);
+    check_kind("{\"_class_name\": \"LMSDiscreteScheduler\"}", "lms", "euler-ancestral", false);
+    check_kind("{\"_class_name\": \"EulerDiscreteScheduler\"}", "euler", "euler-ancestral", false);
+    check_kind("{\"_class_name\": \"EulerAncestralDiscreteScheduler\"}", "euler-ancestral", "euler-ancestral", true);
+    check_kind("{\"_class_name\": \"HeunDiscreteScheduler\"}", "heun", "euler-ancestral", false);
+    check_kind("{\"_class_name\": \"KDPM2DiscreteScheduler\"}", "dpm2", "dpm2-ancestral", false);
+    check_kind("{\"_class_name\": \"KDPM2AncestralDiscreteScheduler\"}", "dpm2-ancestral", "dpm2-ancestral", true);
+    check_kind("{\"_class_name\": \"DPMSolverMultistepScheduler\"}", "dpm++2m", "dpm++2m-sde", false);
+    check_kind("{\"_class_name\": \"DPMSolverMultistepScheduler\", \"algorithm_type\": \"sde-dpmsolver++\"}",
+               "dpm++2m-sde", "dpm++2m-sde", true);
+    check_kind("{\"_class_name\": \"DPMSolverSinglestepScheduler\"}", "dpm++2s", "dpm++2s-sde", false);
+    check_kind("{\"_class_name\": \"DPMSolverSDEScheduler\"}", "dpm++2m-sde", "dpm++2m-sde", true);
+    check_kind("{\"_class_name\": \"DEISMultistepScheduler\"}", "deis", "dpm++2m-sde", false);
+    check_kind("{\"_class_name\": \"UniPCMultistepScheduler\"}", "unipc", "dpm++2m-sde", false);
+    check_kind("{\"_class_name\": \"LCMScheduler\"}", "lcm", "lcm", true);
+    check_kind("{\"_class_name\": \"TCDScheduler\"}", "tcd", "tcd", true);
+    check_kind("{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\"}", "flow-euler", "flow-euler-sde", false);
+    check_kind("{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\", \"stochastic_sampling\": true}",
+               "flow-euler-sde", "flow-euler-sde", true);
+    check_kind("{\"_class_name\": \"FlowMatchHeunDiscreteScheduler\"}", "flow-heun", "flow-euler-sde", false);
+    kac_schedule s;
+    kac_solver one;
+    CHECK_OK(parse(&s, "{\"_class_name\": \"LCMScheduler\"}"));
+    CHECK_OK(kac_solver_init(&one, &s, &(kac_solver_options){.n_steps = 1, .eta = NAN}));
+    CHECK_FAILS(kac_solver_need_density(&one, "fk"), KAC_E_USAGE, "single step");
+    kac_solver_free(&one);
+    refused(&s, (kac_solver_options){.n_steps = 51, .eta = NAN}, KAC_E_USAGE, "original_inference_steps");
+    refused(&s, (kac_solver_options){.kind = KAC_SOLVER_FLOW_EULER, .n_steps = 5, .eta = NAN}, KAC_E_UNSUPPORTED,
+            "flow");
+    kac_schedule_free(&s);
+}
+
 int main(void) {
     test_recorded_runs();
     test_configs();
     test_options();
+    test_learned_variance();
+    test_density();
     return check_done();
 }
