@@ -153,9 +153,9 @@ static kac_status run_network(kac_cli *cli) {
 static const struct {
     const char *name;
     kac_status (*run)(kac_cli *cli);
-} components[] = {{"tokenizer", run_tokenizer}, {"text_encoder", run_network}, {"unet", run_network},
-                  {"vae.encode", run_network},  {"vae.decode", run_network},   {"clip", run_network},
-                  {"scheduler", run_scheduler}};
+} components[] = {{"tokenizer", run_tokenizer}, {"text_encoder", run_network}, {"text_encoder_2", run_network},
+                  {"unet", run_network},        {"vae.encode", run_network},   {"vae.decode", run_network},
+                  {"clip", run_network},        {"scheduler", run_scheduler}};
 
 static kac_status run(kac_cli *cli) {
     const char *name = cli->words[0], *names[KAC_COUNT_OF(components) + 1] = {NULL};
@@ -170,7 +170,8 @@ static kac_status run(kac_cli *cli) {
 
 const kac_cli_command kac_cli_run = {
     .name = "run",
-    .summary = "One part of a model alone, from file to file: tokenizer, text_encoder, unet, vae.encode, vae.decode, "
+    .summary = "One part of a model alone, from file to file: tokenizer, text_encoder, text_encoder_2, unet, "
+               "vae.encode, vae.decode, "
                "clip, scheduler.",
     .words_usage = "COMPONENT",
     .min_words = 1,
@@ -178,7 +179,7 @@ const kac_cli_command kac_cli_run = {
     .options = options,
     .notes = "Tensors have the names and layouts of the reference implementation's forward arguments and outputs:\n"
              "  unet          sample, timestep, encoder_hidden_states -> sample\n"
-             "  text_encoder  input_ids -> last_hidden_state, pooler_output\n"
+             "  text_encoder  input_ids -> last_hidden_state, pooler_output (text_encoder_2 likewise)\n"
              "  clip          pixel_values, input_ids -> image_embeds, text_embeds, logits_per_image\n"
              "  vae.encode    sample -> moments\n"
              "  vae.decode    z -> sample\n"

@@ -1,5 +1,4 @@
 #include "model/codec_net.h"
-#include "model/source_tiny.h"
 
 /* ---- AutoencoderKL ---- */
 
@@ -153,18 +152,10 @@ kac_status kac_codec_load_from(kac_codec **out, kac_ctx *c, const kac_source *so
     return s;
 }
 
-static kac_status open_source(kac_source *s, const char *path) {
-    char *config = kac_path_join(path, "config.json");
-    if (config == NULL) return KAC_E_MEMORY;
-    const bool is_folder = kac_file_exists(config);
-    kac_free(config);
-    return is_folder ? kac_source_open_dir(s, path, "diffusion_pytorch_model") : kac_source_open_tiny(s, path);
-}
-
 kac_status kac_codec_load(kac_codec **out, kac_ctx *c, const char *dir) {
     kac_source source;
     *out = NULL;
-    KAC_TRY(open_source(&source, dir));
+    KAC_TRY(kac_source_open(&source, dir, "vae"));
     const kac_status s = kac_codec_load_from(out, c, &source);
     kac_source_close(&source);
     return s;

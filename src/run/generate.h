@@ -26,7 +26,7 @@ typedef struct kac_generate_args {
     int n_words;
     const char *const *command; /* as typed, for the record: ["kac", "generate", …] */
     int n_command;
-    const char *weights_dir; /* where shapes-64 and shapes-clip lie */
+    const char *weights_dir; /* where shapes-64, shapes-clip and clip-tokenizer lie */
     kac_generate_hooks hooks;
 } kac_generate_args;
 

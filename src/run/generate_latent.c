@@ -20,7 +20,8 @@ static cJSON *latent_counts(void *self) {
 
 static const char *const component_files[] = {
     "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
-    "text_encoder/model.safetensors", "text_encoder_2/model.safetensors", "scheduler/scheduler_config.json"};
+    "text_encoder/model.safetensors",           "text_encoder_2/model.safetensors",
+    "scheduler/scheduler_config.json",          ""}; /* a model in one file */
 
 /* Names and sizes; checksums too as long as that costs no time worth speaking of. */
 static cJSON *model_facts(const kac_job *j, bool checksums) {
@@ -29,11 +30,12 @@ static cJSON *model_facts(const kac_job *j, bool checksums) {
     cJSON_AddStringToObject(model, "path", j->model);
     cJSON *files = cJSON_AddArrayToObject(model, "files");
     for (int i = 0; i < KAC_COUNT_OF(component_files); i++) {
-        char *path = kac_path_join(j->model, component_files[i]), hex[65];
+        const bool single = component_files[i][0] == '\0';
+        char *path = single ? kac_strdup(j->model) : kac_path_join(j->model, component_files[i]), hex[65];
         kac_map m;
         if (path != NULL && kac_file_exists(path) && kac_map_open(&m, path) == KAC_OK) {
             cJSON *f = cJSON_CreateObject();
-            cJSON_AddStringToObject(f, "path", component_files[i]);
+            cJSON_AddStringToObject(f, "path", single ? kac_path_base(j->model) : component_files[i]);
             cJSON_AddNumberToObject(f, "bytes", (double)m.n);
             if (checksums && m.n <= quick_bytes) {
                 kac_sha256(hex, m.data, m.n);
@@ -168,6 +170,26 @@ static kac_status run_latent(kac_job *j, kac_latent_run *r, const kac_latent_pla
     return kac_job_finish(j, s, end);
 }
 
+static kac_status generate(kac_job *j, const kac_latent_setup *setup) {
+    const struct kac_ops *ops;
+    KAC_TRY(kac_backend_find(&ops, kac_options_text(j->options, "backend")));
+    kac_job_phase(j, "loading");
+    kac_latent_plan plan;
+    KAC_TRY(kac_latent_plan_run(&plan, setup,
+                                kac_options_bool(j->options, "plan") ? SIZE_MAX : available_bytes(j->options)));
+    if (kac_options_bool(j->options, "plan")) return print_plan(j, &plan);
+    kac_latent_run r;
+    KAC_TRY(kac_latent_run_open(&r, setup, ops, &plan.sizes, plan.batch));
+    kac_status s = KAC_OK;
+    if (j->n_prompts == 0 && r.pipeline.n_texts > 0)
+        s = KAC_FAIL(KAC_E_USAGE, "this model wants a prompt: kac generate --model %s \"…\"", j->model);
+    if (j->n_prompts > 0 && r.pipeline.n_texts == 0)
+        s = KAC_FAIL(KAC_E_USAGE, "this model is unconditional: it takes no prompt");
+    if (s == KAC_OK) s = run_latent(j, &r, &plan, kac_now_ms() - j->start_ms);
+    kac_latent_run_close(&r);
+    return s;
+}
+
 kac_status kac_generate_latent(kac_job *j) {
     if (j->n_prompts == 0 && j->default_model != NULL)
         return KAC_FAIL(KAC_E_USAGE, "say what to make: kac generate \"a red circle\"");
@@ -180,21 +202,10 @@ kac_status kac_generate_latent(kac_job *j) {
                               .rewards = (const char *const *)j->rewards,
                               .n_rewards = j->n_rewards};
     if (j->n_prompts == 0) setup.prompts = &nothing, setup.n_prompts = 1;
-    const struct kac_ops *ops;
-    KAC_TRY(kac_backend_find(&ops, kac_options_text(j->options, "backend")));
-    kac_job_phase(j, "loading");
-    kac_latent_plan plan;
-    KAC_TRY(kac_latent_plan_run(&plan, &setup,
-                                kac_options_bool(j->options, "plan") ? SIZE_MAX : available_bytes(j->options)));
-    if (kac_options_bool(j->options, "plan")) return print_plan(j, &plan);
-    kac_latent_run r;
-    KAC_TRY(kac_latent_run_open(&r, &setup, ops, &plan.sizes, plan.batch));
-    kac_status s = KAC_OK;
-    if (j->n_prompts == 0 && r.pipeline.n_texts > 0)
-        s = KAC_FAIL(KAC_E_USAGE, "this model wants a prompt: kac generate --model %s \"…\"", j->model);
-    if (j->n_prompts > 0 && r.pipeline.n_texts == 0)
-        s = KAC_FAIL(KAC_E_USAGE, "this model is unconditional: it takes no prompt");
-    if (s == KAC_OK) s = run_latent(j, &r, &plan, kac_now_ms() - j->start_ms);
-    kac_latent_run_close(&r);
+    char *merges = kac_path_join(j->args->weights_dir, "clip-tokenizer/bpe_simple_vocab_16e6.txt.gz");
+    if (merges == NULL) return KAC_E_MEMORY;
+    setup.merges = merges;
+    const kac_status s = generate(j, &setup);
+    kac_free(merges);
     return s;
 }

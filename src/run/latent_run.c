@@ -73,8 +73,11 @@ static kac_status open_rewards(kac_latent_run *r, const kac_latent_setup *s) {
 }
 
 static kac_status open_all(kac_latent_run *r, const kac_latent_setup *s, int batch) {
-    const kac_pipeline_options po = {.vae = kac_options_text(s->options, "vae"),
-                                     .preview = kac_options_text(s->options, "preview-decoder")};
+    const kac_pipeline_options po = {.checkpoint = {.variant = kac_options_text(s->options, "variant"),
+                                                    .prediction = kac_options_text(s->options, "prediction")},
+                                     .vae = kac_options_text(s->options, "vae"),
+                                     .preview = kac_options_text(s->options, "preview-decoder"),
+                                     .merges = s->merges};
     KAC_TRY(kac_pipeline_open(&r->pipeline, &r->ctx, s->model_dir, &po));
     KAC_TRY(open_solver(r, s->options));
     KAC_TRY(fill_options(r, s, batch));

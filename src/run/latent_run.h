@@ -20,6 +20,7 @@ typedef struct kac_latent_run {
 typedef struct kac_latent_setup {
     const kac_options *options; /* kac_generate_options */
     const char *model_dir;
+    const char *merges;           /* as in kac_pipeline_options */
     const char *const *prompts;   /* [n_prompts]; one "" for an unconditional model */
     const char *const *negatives; /* [n_prompts], NULL inside: none given */
     int n_prompts;

@@ -2,25 +2,6 @@
 #include "base/json.h"
 #include <string.h>
 
-/* dir/name/, or a message that says what a complete folder holds. */
-static kac_status component_dir(char **out, const char *dir, const char *name) {
-    *out = kac_path_join(dir, name);
-    if (*out == NULL) return KAC_E_MEMORY;
-    if (kac_dir_exists(*out)) return KAC_OK;
-    kac_status s = KAC_FAIL(
-        KAC_E_IO, "%s has no folder \"%s\"; a complete model folder has unet, vae, text_encoder, tokenizer, scheduler",
-        dir, name);
-    kac_free(*out);
-    *out = NULL;
-    return s;
-}
-
-/* What the components of model_index.json are named for; an absent one is null or [null, null]. */
-static bool listed(const kac_json *index, const char *name) {
-    const cJSON *v = cJSON_GetObjectItemCaseSensitive(index->root, name);
-    return cJSON_IsArray(v) && cJSON_IsString(cJSON_GetArrayItem(v, 1));
-}
-
 static kac_status check_class(const kac_json *index) {
     static const char *const known[] = {"StableDiffusionPipeline",
                                         "StableDiffusionImg2ImgPipeline",
@@ -42,15 +23,25 @@ static kac_status check_class(const kac_json *index) {
                     index->name, name);
 }
 
-static kac_status open_encoder(kac_pipeline_text *t, const char *dir, const char *encoder, const char *tokenizer) {
-    char *text_dir = NULL, *tokenizer_dir = NULL;
-    kac_status s = component_dir(&text_dir, dir, encoder);
-    if (s == KAC_OK) s = component_dir(&tokenizer_dir, dir, tokenizer);
-    if (s == KAC_OK) s = kac_source_open_dir(&t->source, text_dir, "model");
-    if (s == KAC_OK) s = kac_clip_config_read(&t->cfg, &t->source.config);
-    if (s == KAC_OK) s = kac_tokenizer_load(&t->tokenizer, tokenizer_dir);
-    kac_free(text_dir), kac_free(tokenizer_dir);
-    if (s != KAC_OK) return s;
+/* A single file has no tokenizer: it is CLIP's, whose list of merges `fallback` is. OpenCLIP's towers pad by 0 ("!"). */
+static kac_status open_tokenizer(kac_tokenizer **out, const kac_checkpoint *m, const char *name, const char *fallback) {
+    char *dir;
+    KAC_TRY(kac_checkpoint_tokenizer(&dir, m, name));
+    if (dir == NULL && fallback == NULL)
+        return KAC_FAIL(KAC_E_USAGE, "%s has no tokenizer: name CLIP's list of merges", m->path);
+    const kac_status s = kac_tokenizer_load(out, dir != NULL ? dir : fallback);
+    if (s == KAC_OK && dir == NULL && (strcmp(name, "tokenizer_2") == 0 || m->ldm.family == KAC_LDM_SD2))
+        kac_tokenizer_set_pad(*out, 0);
+    kac_free(dir);
+    return s;
+}
+
+static kac_status open_encoder(kac_pipeline_text *t, const kac_checkpoint *m, const char *encoder,
+                               const char *tokenizer, const char *fallback) {
+    const char *dir = m->path;
+    KAC_TRY(kac_checkpoint_source(&t->source, m, encoder));
+    KAC_TRY(kac_clip_config_read(&t->cfg, &t->source.config));
+    KAC_TRY(open_tokenizer(&t->tokenizer, m, tokenizer, fallback));
     if (kac_tokenizer_vocab_size(t->tokenizer) > t->cfg.vocab_size)
         return KAC_FAIL(KAC_E_FORMAT, "%s: %s has %d entries, %s only %lld", dir, tokenizer,
                         (int)kac_tokenizer_vocab_size(t->tokenizer), encoder, (long long)t->cfg.vocab_size);
@@ -60,15 +51,17 @@ static kac_status open_encoder(kac_pipeline_text *t, const char *dir, const char
 }
 
 /* Those of text_encoder and text_encoder_2 that the folder lists. */
-static kac_status open_texts(kac_pipeline *p, const char *dir, const kac_json *index) {
+static kac_status open_texts(kac_pipeline *p, const char *fallback) {
     static const char *const encoder[] = {"text_encoder", "text_encoder_2"}, *const tokenizer[] = {"tokenizer",
                                                                                                    "tokenizer_2"};
     for (int i = 0; i < KAC_PIPELINE_MAX_TEXTS; i++)
-        if (listed(index, encoder[i])) KAC_TRY(open_encoder(&p->text[p->n_texts++], dir, encoder[i], tokenizer[i]));
+        if (kac_checkpoint_has(&p->model, encoder[i]))
+            KAC_TRY(open_encoder(&p->text[p->n_texts++], &p->model, encoder[i], tokenizer[i], fallback));
     if (p->n_texts == 2 && p->text[0].n_tokens != p->text[1].n_tokens)
-        return KAC_FAIL(KAC_E_FORMAT, "%s: the two text encoders read %lld and %lld tokens; they must agree", dir,
-                        (long long)p->text[0].n_tokens, (long long)p->text[1].n_tokens);
+        return KAC_FAIL(KAC_E_FORMAT, "%s: the two text encoders read %lld and %lld tokens; they must agree",
+                        p->model.path, (long long)p->text[0].n_tokens, (long long)p->text[1].n_tokens);
     const char *name = NULL;
+    const kac_json *index = &p->model.index;
     KAC_TRY(kac_json_text(index, index->root, "_class_name", &name));
     p->zero_empty = strncmp(name, "StableDiffusionXL", 17) == 0;
     return kac_json_bool(index, index->root, "force_zeros_for_empty_prompt", &p->zero_empty);
@@ -95,12 +88,12 @@ static kac_status check_texts(const kac_pipeline *p, const char *dir) {
     return KAC_OK;
 }
 
-static kac_status load_vae(kac_pipeline *p, kac_ctx *c, const char *dir, const char *other) {
+static kac_status load_vae(kac_pipeline *p, kac_ctx *c, const char *other) {
     if (other == NULL) {
-        char *vae = NULL;
-        kac_status s = component_dir(&vae, dir, "vae");
-        if (s == KAC_OK) s = kac_codec_load(&p->codec, c, vae);
-        kac_free(vae);
+        kac_source vae;
+        KAC_TRY(kac_checkpoint_source(&vae, &p->model, "vae"));
+        const kac_status s = kac_codec_load_from(&p->codec, c, &vae);
+        kac_source_close(&vae);
         return s;
     }
     KAC_TRY(kac_codec_load(&p->codec, c, other));
@@ -112,7 +105,7 @@ static kac_status load_vae(kac_pipeline *p, kac_ctx *c, const char *dir, const c
 }
 
 static kac_status open_codecs(kac_pipeline *p, kac_ctx *c, const char *dir, const kac_pipeline_options *o) {
-    KAC_TRY(load_vae(p, c, dir, o->vae));
+    KAC_TRY(load_vae(p, c, o->vae));
     if (o->preview != NULL) KAC_TRY(kac_codec_load(&p->preview, c, o->preview));
     const kac_codec_config *v = kac_codec_config_of(p->codec),
                            *t = p->preview == NULL ? v : kac_codec_config_of(p->preview);
@@ -156,17 +149,28 @@ bool kac_pipeline_repaints(const kac_pipeline *p) {
     return kac_unet_config_of(p->unet)->in_channels == 2 * p->channels + 1;
 }
 
-static kac_status open_parts(kac_pipeline *p, kac_ctx *c, const char *dir, const kac_pipeline_options *o,
-                             const kac_json *index) {
-    KAC_TRY(check_class(index));
-    char *unet = NULL, *scheduler = kac_path_join(dir, "scheduler/scheduler_config.json");
-    kac_status s = scheduler == NULL ? KAC_E_MEMORY : component_dir(&unet, dir, "unet");
-    if (s == KAC_OK) s = kac_schedule_load(&p->schedule, scheduler);
-    if (s == KAC_OK) s = open_texts(p, dir, index);
-    if (s == KAC_OK) s = kac_unet_load(&p->unet, c, unet);
-    if (s == KAC_OK && (listed(index, "vae") || o->vae != NULL)) s = open_codecs(p, c, dir, o);
-    kac_free(unet), kac_free(scheduler);
-    if (s != KAC_OK) return s;
+static kac_status open_schedule(kac_pipeline *p) {
+    kac_json config;
+    KAC_TRY(kac_checkpoint_scheduler(&config, &p->model));
+    char *text = cJSON_PrintUnformatted(config.root);
+    const kac_status s =
+        text == NULL ? KAC_E_MEMORY : kac_schedule_parse(&p->schedule, text, strlen(text), config.name);
+    cJSON_free(text);
+    kac_json_free(&config);
+    return s;
+}
+
+static kac_status open_parts(kac_pipeline *p, kac_ctx *c, const kac_pipeline_options *o) {
+    const char *dir = p->model.path;
+    kac_source unet;
+    KAC_TRY(check_class(&p->model.index));
+    KAC_TRY(open_schedule(p));
+    KAC_TRY(open_texts(p, o->merges));
+    KAC_TRY(kac_checkpoint_source(&unet, &p->model, "unet"));
+    const kac_status s = kac_unet_load_from(&p->unet, c, &unet);
+    kac_source_close(&unet);
+    KAC_TRY(s);
+    if (kac_checkpoint_has(&p->model, "vae") || o->vae != NULL) KAC_TRY(open_codecs(p, c, dir, o));
     const kac_unet_config *u = kac_unet_config_of(p->unet);
     p->factor = p->codec == NULL ? 1 : kac_codec_config_of(p->codec)->factor;
     p->height = u->sample_size[0] * p->factor, p->width = u->sample_size[1] * p->factor;
@@ -174,18 +178,12 @@ static kac_status open_parts(kac_pipeline *p, kac_ctx *c, const char *dir, const
     return check_texts(p, dir);
 }
 
-kac_status kac_pipeline_open(kac_pipeline *p, kac_ctx *c, const char *dir, const kac_pipeline_options *o) {
+kac_status kac_pipeline_open(kac_pipeline *p, kac_ctx *c, const char *path, const kac_pipeline_options *o) {
+    const kac_pipeline_options none = {0};
     *p = (kac_pipeline){0};
-    if (!kac_dir_exists(dir)) return KAC_FAIL(KAC_E_IO, "there is no model folder %s", dir);
-    char *path = kac_path_join(dir, "model_index.json");
-    if (path == NULL) return KAC_E_MEMORY;
-    kac_json index = {0};
-    kac_status s = kac_file_exists(path)
-                       ? kac_json_load(&index, path)
-                       : KAC_FAIL(KAC_E_IO, "%s is no diffusers model folder: it has no model_index.json", dir);
-    if (s == KAC_OK) s = open_parts(p, c, dir, o == NULL ? &(kac_pipeline_options){0} : o, &index);
-    kac_json_free(&index);
-    kac_free(path);
+    if (o == NULL) o = &none;
+    kac_status s = kac_checkpoint_open(&p->model, path, &o->checkpoint);
+    if (s == KAC_OK) s = open_parts(p, c, o);
     if (s != KAC_OK) kac_pipeline_close(p);
     return s;
 }
@@ -199,5 +197,6 @@ void kac_pipeline_close(kac_pipeline *p) {
     kac_codec_free(p->codec);
     kac_codec_free(p->preview);
     kac_schedule_free(&p->schedule);
+    kac_checkpoint_close(&p->model);
     *p = (kac_pipeline){0};
 }

@@ -1,10 +1,11 @@
-/* A diffusers folder, opened: text encoders, denoiser, codec, noise schedule.
+/* A model, opened: text encoders, denoiser, codec, noise schedule.
  *
  * StableDiffusionPipeline and StableDiffusionXLPipeline folders (text to image in a latent space) and DDPM/DDIMPipeline folders
  * (UNet2DModel, no prompt, pixels are the states). */
 #ifndef KAC_PIPELINE_H
 #define KAC_PIPELINE_H
 
+#include "model/checkpoint.h"
 #include "model/clip.h"
 #include "model/codec.h"
 #include "model/unet.h"
@@ -22,6 +23,7 @@ typedef struct kac_pipeline_text {
 } kac_pipeline_text;
 
 typedef struct kac_pipeline {
+    kac_checkpoint model; /* stays open: the text encoders are read from it */
     kac_pipeline_text text[KAC_PIPELINE_MAX_TEXTS];
     int n_texts;     /* 0: unconditional */
     bool zero_empty; /* where no negative prompt is given, its states are zeros instead of those of "" */
@@ -33,14 +35,15 @@ typedef struct kac_pipeline {
     int64_t width, height;    /* the model's own size in pixels; 0 when it says nothing */
 } kac_pipeline;
 
-/* Other autoencoders than the folder's: whatever kac_codec_load reads. NULL: none. */
 typedef struct kac_pipeline_options {
-    const char *vae;     /* in place of the folder's */
-    const char *preview; /* decodes x0-hat */
+    kac_checkpoint_options checkpoint;
+    const char *vae;     /* whatever kac_codec_load reads, in place of the model's own; NULL: none */
+    const char *preview; /* the same, decodes x0-hat */
+    const char *merges;  /* CLIP's bpe_simple_vocab_16e6.txt[.gz], for models in one file; NULL: they are refused */
 } kac_pipeline_options;
 
-/* Weights go to c->model. o NULL: no options. Fails with what is missing in the folder. */
-kac_status kac_pipeline_open(kac_pipeline *p, kac_ctx *c, const char *dir, const kac_pipeline_options *o);
+/* path: a diffusers folder or a file in the original names. Weights go to c->model. o NULL: all NULL. Fails with what is missing. */
+kac_status kac_pipeline_open(kac_pipeline *p, kac_ctx *c, const char *path, const kac_pipeline_options *o);
 void kac_pipeline_close(kac_pipeline *p);
 
 /* Whether the network reads a mask and the masked picture behind the state's channels: an inpainting model. */

@@ -22,7 +22,7 @@ typedef struct job {
     const kac_run_component_args *a;
     kac_ctx c;
     kac_weights in;
-    char *dir; /* of the component */
+    kac_source source; /* of the component */
     kac_st_item outputs[MAX_OUTPUTS];
     int n_outputs;
     tap_list taps;
@@ -248,7 +248,7 @@ static kac_status unet_with_prompt(job *j, pass *p) {
 
 static kac_status run_unet(job *j) {
     kac_unet *unet;
-    KAC_TRY(kac_unet_load(&unet, &j->c, j->dir));
+    KAC_TRY(kac_unet_load_from(&unet, &j->c, &j->source));
     pass p = {.unet = unet};
     const kac_status s = unet_with_prompt(j, &p);
     kac_unet_free(unet);
@@ -274,7 +274,7 @@ static kac_status text_or_both(job *j, pass *p, bool image, int32_t **ids) {
     static const char *const names[2][3] = {{"last_hidden_state", "pooler_output", "text_embeds"},
                                             {"image_embeds", "text_embeds", "logits_per_image"}};
     if (image && !kac_clip_config_of(p->clip)->has_vision)
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s holds a text encoder only; run text_encoder", j->dir);
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s holds a text encoder only; run text_encoder", j->source.path);
     if (image) KAC_TRY(read_numbers(j, "pixel_values", 4, &p->x));
     KAC_TRY(read_ids(j, ids, &p->n_ids, &p->n_tokens));
     p->ids = *ids;
@@ -287,7 +287,7 @@ static kac_status text_or_both(job *j, pass *p, bool image, int32_t **ids) {
 static kac_status run_clip_part(job *j, bool image) {
     kac_clip *clip;
     int32_t *ids = NULL;
-    KAC_TRY(kac_clip_load(&clip, &j->c, j->dir));
+    KAC_TRY(kac_clip_load_from(&clip, &j->c, &j->source));
     pass p = {.clip = clip};
     const kac_status s = text_or_both(j, &p, image, &ids);
     kac_free(ids);
@@ -311,7 +311,7 @@ static kac_status forward_decode(kac_ctx *c, pass *p) {
 
 static kac_status run_codec_part(job *j, bool decode) {
     kac_codec *codec;
-    KAC_TRY(kac_codec_load(&codec, &j->c, j->dir));
+    KAC_TRY(kac_codec_load_from(&codec, &j->c, &j->source));
     pass p = {.codec = codec};
     const char *code = kac_codec_config_of(codec)->tiny ? "latents" : "moments";
     kac_status s = read_numbers(j, decode ? "z" : "sample", 4, &p.x);
@@ -332,36 +332,12 @@ static const struct {
     kac_status (*run)(job *j);
 } components[] = {{"unet", "unet", run_unet},
                   {"text_encoder", "text_encoder", run_text_encoder},
+                  {"text_encoder_2", "text_encoder_2", run_text_encoder},
                   {"clip", "clip", run_clip},
                   {"vae.encode", "vae", run_vae_encode},
                   {"vae.decode", "vae", run_vae_decode}};
 
 /* ---- the whole ---- */
-
-static bool has_config(const char *dir) {
-    char *path = kac_path_join(dir, "config.json");
-    const bool found = path != NULL && kac_file_exists(path);
-    kac_free(path);
-    return found;
-}
-
-static kac_status find_dir(job *j, const char *folder) {
-    const bool is_file = kac_file_exists(j->a->model_dir), codec = strcmp(folder, "vae") == 0;
-    if (!is_file && !kac_dir_exists(j->a->model_dir))
-        return KAC_FAIL(KAC_E_IO, "there is no folder %s", j->a->model_dir);
-    j->dir = has_config(j->a->model_dir) ? kac_strdup(j->a->model_dir) : kac_path_join(j->a->model_dir, folder);
-    if (j->dir == NULL) return KAC_E_MEMORY;
-    if (codec &&
-        !has_config(j->dir)) { /* autoencoders come without a config too, and as files: their loader says more */
-        kac_free(j->dir);
-        j->dir = kac_strdup(j->a->model_dir);
-        return j->dir == NULL ? KAC_E_MEMORY : KAC_OK;
-    }
-    if (!has_config(j->dir))
-        return KAC_FAIL(KAC_E_IO, "%s holds neither config.json nor %s/config.json, so there is no %s in it",
-                        j->a->model_dir, folder, j->a->component);
-    return KAC_OK;
-}
 
 static kac_status run_in_ctx(job *j, kac_status (*run)(job *j)) {
     j->taps.c = &j->c;
@@ -386,13 +362,14 @@ kac_status kac_run_component(const kac_run_component_args *a) {
     for (int i = 0; i < KAC_COUNT_OF(components); i++) {
         if (strcmp(components[i].name, a->component) != 0) continue;
         job j = {.a = a};
-        kac_status s = find_dir(&j, components[i].folder);
+        kac_status s = kac_source_open(&j.source, a->model_dir, components[i].folder);
         if (s == KAC_OK) s = kac_weights_open(&j.in, a->in_path);
         if (s == KAC_OK) s = run_with_input(&j, components[i].run);
         kac_weights_close(&j.in);
-        kac_free(j.dir);
+        kac_source_close(&j.source);
         return s;
     }
-    return KAC_FAIL(KAC_E_USAGE, "there is no component \"%s\" (unet, text_encoder, clip, vae.encode, vae.decode)",
+    return KAC_FAIL(KAC_E_USAGE,
+                    "there is no component \"%s\" (unet, text_encoder, text_encoder_2, clip, vae.encode, vae.decode)",
                     a->component);
 }

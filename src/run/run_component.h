@@ -18,7 +18,7 @@ struct kac_ops;
  * vae.decode     z                                                       sample */
 typedef struct kac_run_component_args {
     const char *component;
-    const char *model_dir; /* a pipeline folder (component in its subfolder) or the component's own */
+    const char *model_dir; /* whatever kac_source_open takes */
     const char *in_path, *out_path;
     const char *taps_path; /* NULL: none; else a safetensors file of every named intermediate result */
     const struct kac_ops *ops;

@@ -220,6 +220,9 @@ int32_t kac_tokenizer_eos(const kac_tokenizer *t) {
     return t->eos;
 }
 
+void kac_tokenizer_set_pad(kac_tokenizer *t, int32_t id) {
+    t->pad = id;
+}
 int32_t kac_tokenizer_pad(const kac_tokenizer *t) {
     return t->pad;
 }

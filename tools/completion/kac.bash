@@ -8,6 +8,7 @@ _kac() {
         return
     fi
     case "${COMP_WORDS[1]} $prev" in
+    "generate --prediction") words="epsilon v_prediction" ;;
     "generate --init-latents") words="sample mean" ;;
     "generate --sampling-method") words="auto model ddim ddpm pndm lms euler euler-ancestral heun dpm2 dpm2-ancestral dpm++2m dpm++2m-sde dpm++2s dpm++2s-sde deis unipc lcm tcd flow-euler flow-euler-sde flow-heun" ;;
     "generate --scheduler") words="default karras exponential beta lu" ;;
@@ -24,7 +25,7 @@ _kac() {
     esac
     if [ -z "$words" ] && [[ $cur == -* ]]; then
         case ${COMP_WORDS[1]} in
-        generate) words=" --prompt --prompts-file --negative-prompt --prompt-weighting --long-prompt --clip-skip --model --output --width --height --init-img --strength --mask --init-latents --paste --steps --timesteps --cfg-scale --guidance-rescale --original-size --crop-top-left --target-size --negative-original-size --negative-crop-top-left --negative-target-size --aesthetic-score --negative-aesthetic-score --seed --sampling-method --scheduler --eta --steer --reward --combine --reward-timeout --particles --first-particle --vae --preview-decoder --batch-size --threads --dtype --backend --memory-limit --plan --resume --previews --no-previews --lambda --lambda --potential --ess-threshold --resampling --score-every --score-start --score-end --score-steps --config --json --help" ;;
+        generate) words=" --prompt --prompts-file --negative-prompt --prompt-weighting --long-prompt --clip-skip --model --variant --prediction --output --width --height --init-img --strength --mask --init-latents --paste --steps --timesteps --cfg-scale --guidance-rescale --original-size --crop-top-left --target-size --negative-original-size --negative-crop-top-left --negative-target-size --aesthetic-score --negative-aesthetic-score --seed --sampling-method --scheduler --eta --steer --reward --combine --reward-timeout --particles --first-particle --vae --preview-decoder --batch-size --threads --dtype --backend --memory-limit --plan --resume --previews --no-previews --lambda --lambda --potential --ess-threshold --resampling --score-every --score-start --score-end --score-steps --config --json --help" ;;
         score) words=" --reward --combine --reward-timeout --prompt --recursive --keep --copy-to --csv --threads --dtype --backend --config --json --help" ;;
         report) words=" --config --json --help" ;;
         info) words=" --config --json --help" ;;
