@@ -30,6 +30,13 @@
     "    ,z=MEAN/STD  (r-MEAN)/STD      ,z          by the mean and deviation of all scored so far\n"                  \
     "    ,sigmoid=REF/SCALE             ,tanh=C/SCALE                    ,log  ,exp\n"                                 \
     "  A path that ends like a weight or a shaping is put in quotes: --reward 'command=\"score.py a:2\":3'.\n"         \
+    "  plugin='FILE.so ARGUMENT': a shared library, see kac/reward_plugin.h. command='PROGRAM ARGUMENTS': any "        \
+    "program\n"                                                                                                        \
+    "  that speaks JSON lines; its words are split like a shell's, but no shell runs. When ready it says\n"            \
+    "    {\"protocol\": 1}        (\"images\": \"png_base64\" or \"rgb_base64\" in it: pictures in the line, no "      \
+    "files)\n"                                                                                                         \
+    "  and answers {\"id\": 7, \"images\": [{\"path\": \"a.png\", \"prompt\": \"a cat\"}]} with {\"id\": 7, "          \
+    "\"rewards\": [0.3]}.\n"                                                                                           \
     "  --combine takes the weighted rewards v (product and geometric: weights are exponents):\n"                       \
     "    sum (default); mean, min, max, softmin=T; an ensemble's disagreement as uncertainty: mean-std=K,\n"           \
     "    mean-var=K, robust=L (L mean + (1-L) min), shrink=K/REF (REF + (mean-REF) / (1 + K var));\n"                  \

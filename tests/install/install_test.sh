@@ -48,6 +48,17 @@ printf '#include <kac/kac.h>\n#include <cstdio>\nint main() { return std::puts(k
 c++ -std=c++17 -Wall -Wextra -Werror $(pkg --cflags) "$dir/one.cpp" -o "$dir/one" $(pkg --libs)
 "$dir/one"
 
+# a plug-in needs the headers alone, and the installed program takes it
+examples=$prefix/share/doc/kac/examples
+cc -std=c11 "${strict[@]}" -Wno-missing-prototypes $(pkg --cflags) -shared -fPIC "$examples/redness_plugin.c" -o "$dir/redness.so"
+printf '%s\n' '#include <kac/reward_plugin.h>' 'static int score(void *, const kac_plugin_picture *, int n, double *r, char *, size_t) {' \
+    '    for (int i = 0; i < n; i++) r[i] = 1;' '    return 0;' '}' \
+    'static const kac_reward_plugin plugin = {KAC_REWARD_PLUGIN_ABI, 0, nullptr, score, nullptr};' 'KAC_REWARD_PLUGIN_EXPORT(&plugin)' >"$dir/plugin.cpp"
+c++ -std=c++17 -Wall -Wextra -Wpedantic -Werror $(pkg --cflags) -shared -fPIC "$dir/plugin.cpp" -o "$dir/cpp.so"
+for reward in "plugin=$dir/redness.so" "plugin=$dir/cpp.so" "command=python3 $examples/redness_scorer.py"; do
+    "$prefix/bin/kac" score tests/report/fixture --keep 1 --reward "$reward" >"$dir/log" || { echo "the installed program and $reward" && exit 1; }
+done
+
 foreign=$(nm -D --defined-only "$lib/libkac.so" | awk '$2 ~ /[TBDRVW]/ && $3 !~ /^_/ { print $3 }' |
     while read -r name; do grep -qw "$name" "$prefix"/include/kac/*.h || echo "$name"; done)
 if [ -n "$foreign" ]; then echo "libkac gives names that no public header declares: $foreign" && exit 1; fi

@@ -20,6 +20,7 @@ if(TARGET kac_cli)
 endif()
 install(DIRECTORY weights DESTINATION ${CMAKE_INSTALL_DATADIR}/kac)
 install(FILES LICENSE THIRD_PARTY.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY tools/examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 configure_file(tools/cmake/kac.pc.in kac.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/kac.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
