@@ -3,7 +3,7 @@ import math
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel, UNet2DModel
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 
 FLOAT = [torch.float64]  # what the networks run in
@@ -328,7 +328,8 @@ def prompt_ids(vocab, bos, eos, pad, length, n, seed, last_eos=False):
     return ids
 
 
-def clip_text(name, about, n=2, length=None, prefix=True, extra=None, drop=(), dtype="F32", eos_in_ids=None, **config):
+def clip_text(name, about, n=2, length=None, prefix=True, extra=None, drop=(), dtype="F32", eos_in_ids=None,
+              projection=False, **config):
     config = {"vocab_size": 99, "bos_token_id": 97, "eos_token_id": 98, "pad_token_id": 98, "projection_dim": 16, **config}
     length = length or config.get("max_position_embeddings", 77)
 
@@ -338,11 +339,12 @@ def clip_text(name, about, n=2, length=None, prefix=True, extra=None, drop=(), d
         store.input("input_ids", ids)
         out = model(input_ids=ids)
         store.output("last_hidden_state", out.last_hidden_state)
-        store.output("pooler_output", out.pooler_output)
-    case = {"name": "clip_text/" + name, "about": about, "component": "text_encoder", "class": CLIPTextModel, "run": run,
-            "make": lambda: CLIPTextModel(CLIPTextConfig(**config)), "tap_prefix": "text_model.", "drop": drop,
+        store.output("text_embeds" if projection else "pooler_output", out.text_embeds if projection else out.pooler_output)
+    kind = CLIPTextModelWithProjection if projection else CLIPTextModel
+    case = {"name": "clip_text/" + name, "about": about, "component": "text_encoder", "class": kind, "run": run,
+            "make": lambda: kind(CLIPTextConfig(**config)), "tap_prefix": "" if projection else "text_model.", "drop": drop,
             "dtype": dtype, "extra": extra or {}}
-    if prefix:  # the names in almost every published file; newer library versions save them without the prefix
+    if prefix and not projection:  # the names in almost every published file; newer library versions save them without the prefix
         case["rename"] = lambda n: "text_model." + n
     return case
 
@@ -365,6 +367,10 @@ def clip_texts():
         clip_text("eos_lower", "eos id rule where eos is not the largest id", hidden_size=20, intermediate_size=24,
                   num_hidden_layers=2, num_attention_heads=5, max_position_embeddings=12, eos_token_id=50, bos_token_id=60,
                   pad_token_id=70, n=3),
+        clip_text("bigg", "as the second encoder of SDXL: a projection, gelu, padding id 0, eos_token_id 2", projection=True,
+                  hidden_size=40, intermediate_size=80, num_hidden_layers=4, num_attention_heads=4, hidden_act="gelu",
+                  max_position_embeddings=20, eos_token_id=2, bos_token_id=0, eos_in_ids=98, pad_token_id=0,
+                  projection_dim=28, n=3, dtype="F16"),
     ]
 
 

@@ -146,16 +146,17 @@ kac_status kac_codec_scale(kac_tensor *latents, const kac_codec *v, kac_ctx *c, 
     return kac_affine(c, latents, z, v->unlatent_scale, v->unlatent_shift);
 }
 
-/* 0 when one image can be decoded whole; else the side of tiles that need a quarter of the limit (64 latents for Stable Diffusion). A
- * rule of shapes alone, so that a picture does not depend on the machine that makes it. */
-static int64_t tile_needed(const kac_codec *v, kac_tensor z) {
-    z.shape[0] = 1;
-    if (turn_count(&v->cfg, z, true) <= KAC_CODEC_MAX_WHOLE) return 0;
+/* 0 when one image can be processed whole; else the side of tiles, in latents, that need a quarter of the limit (64 latents for the decoder of
+ * Stable Diffusion). A rule of shapes alone, so that a picture does not depend on the machine that makes it. */
+static int64_t tile_needed(const kac_codec *v, kac_tensor x, bool is_image) {
+    const int64_t unit = is_image ? v->cfg.factor : 1;
+    x.shape[0] = 1;
+    if (turn_count(&v->cfg, x, !is_image) <= KAC_CODEC_MAX_WHOLE) return 0;
     int64_t tile = 4;
     do {
         tile += 4;
-        z.shape[1] = z.shape[2] = tile;
-    } while (turn_count(&v->cfg, z, true) <= KAC_CODEC_MAX_WHOLE / 4);
+        x.shape[1] = x.shape[2] = tile * unit;
+    } while (turn_count(&v->cfg, x, !is_image) <= KAC_CODEC_MAX_WHOLE / 4);
     return tile - 4;
 }
 
@@ -164,14 +165,14 @@ kac_status kac_codec_decode_latents(kac_tensor *image, const kac_codec *v, kac_c
     KAC_TRY(take_image(image, v, c, latents));
     const size_t mark = kac_scope_open(c);
     kac_tensor z = KAC_NONE;
-    const int64_t tile = tile_needed(v, latents);
+    const int64_t tile = tile_needed(v, latents, false);
     kac_status s = kac_codec_unscale(&z, v, c, latents);
     if (s == KAC_OK) s = tile > 0 ? kac_codec_decode_tiled(image, v, c, z, tile) : decode(image, v, c, z);
     kac_scope_close(c, mark);
     return s;
 }
 
-static kac_status check_image(const kac_codec *v, kac_tensor image) {
+kac_status kac_codec_check_image(const kac_codec *v, kac_tensor image) {
     const kac_codec_config *cfg = &v->cfg;
     if (!cfg->has_encoder) return KAC_FAIL(KAC_E_UNSUPPORTED, "this autoencoder's file holds no encoder");
     if (image.rank != 4 || image.shape[0] < 1 || image.shape[3] != cfg->in_channels)
@@ -183,9 +184,9 @@ static kac_status check_image(const kac_codec *v, kac_tensor image) {
     return KAC_OK;
 }
 
-kac_status kac_codec_encode(kac_tensor *moments, const kac_codec *v, kac_ctx *c, kac_tensor image) {
+kac_status kac_codec_encode_whole(kac_tensor *moments, const kac_codec *v, kac_ctx *c, kac_tensor image) {
     const kac_codec_config *cfg = &v->cfg;
-    KAC_TRY(check_image(v, image));
+    KAC_TRY(kac_codec_check_image(v, image));
     if (moments->data == NULL)
         KAC_TRY(kac_take_make(moments, &c->scratch, KAC_F32, image.shape[0], image.shape[1] / cfg->factor,
                               image.shape[2] / cfg->factor, cfg->latent_channels * (cfg->tiny ? 1 : 2)));
@@ -193,6 +194,12 @@ kac_status kac_codec_encode(kac_tensor *moments, const kac_codec *v, kac_ctx *c,
     const kac_status s = encode(moments, v, c, image);
     kac_scope_close(c, mark);
     return s;
+}
+
+kac_status kac_codec_encode(kac_tensor *moments, const kac_codec *v, kac_ctx *c, kac_tensor image) {
+    KAC_TRY(kac_codec_check_image(v, image));
+    const int64_t tile = tile_needed(v, image, true);
+    return tile > 0 ? kac_codec_encode_tiled(moments, v, c, image, tile) : kac_codec_encode_whole(moments, v, c, image);
 }
 
 static kac_status encode_latents(kac_tensor *latents, const kac_codec *v, kac_ctx *c, kac_tensor image) {
@@ -204,7 +211,7 @@ static kac_status encode_latents(kac_tensor *latents, const kac_codec *v, kac_ct
 }
 
 kac_status kac_codec_encode_latents(kac_tensor *latents, const kac_codec *v, kac_ctx *c, kac_tensor image) {
-    KAC_TRY(check_image(v, image));
+    KAC_TRY(kac_codec_check_image(v, image));
     if (latents->data == NULL)
         KAC_TRY(kac_take_make(latents, &c->scratch, KAC_F32, image.shape[0], image.shape[1] / v->cfg.factor,
                               image.shape[2] / v->cfg.factor, v->cfg.latent_channels));

@@ -58,8 +58,11 @@ kac_status kac_codec_scale(kac_tensor *latents, const kac_codec *v, kac_ctx *c, 
 kac_status kac_codec_decode_tiled(kac_tensor *image, const kac_codec *v, kac_ctx *c, kac_tensor z, int64_t tile);
 
 /* AutoencoderKL: moments [N, h, w, 2·latent_channels] f32 = mean, log-variance; AutoencoderTiny: latents [N, h, w,
- * latent_channels]. image [N, H, W, in_channels] in [−1, 1], H and W multiples of factor. */
+ * latent_channels]. image [N, H, W, in_channels] in [−1, 1], H and W multiples of factor. In tiles where one image's largest
+ * intermediate result would have more than KAC_CODEC_MAX_WHOLE numbers, as kac_codec_decode_latents. */
 kac_status kac_codec_encode(kac_tensor *moments, const kac_codec *v, kac_ctx *c, kac_tensor image);
+/* In overlapping tiles of `tile` latents a side, as kac_codec_decode_tiled; the moments are what is blended. */
+kac_status kac_codec_encode_tiled(kac_tensor *moments, const kac_codec *v, kac_ctx *c, kac_tensor image, int64_t tile);
 /* The mean, scaled as the diffusion model wants it: [N, h, w, latent_channels] f32. */
 kac_status kac_codec_encode_latents(kac_tensor *latents, const kac_codec *v, kac_ctx *c, kac_tensor image);
 

@@ -73,6 +73,10 @@ typedef struct kac_codec_turn {
 kac_status kac_codec_turn_open(kac_codec_turn *t, kac_ctx *c, int64_t count);
 kac_tensor kac_codec_turn_next(kac_codec_turn *t, int64_t n, int64_t h, int64_t w, int64_t channels);
 
+kac_status kac_codec_check_image(const kac_codec *v, kac_tensor image);
+/* As kac_codec_encode, never in tiles. */
+kac_status kac_codec_encode_whole(kac_tensor *moments, const kac_codec *v, kac_ctx *c, kac_tensor image);
+
 /* x of c->dtype -> [N, h, w, C] f32 in *out (taken already). */
 kac_status kac_codec_tiny_run(kac_ctx *c, kac_tensor *out, const kac_codec *v, kac_tensor x, bool decode);
 

@@ -70,12 +70,12 @@ static kac_status open_texts(kac_pipeline *p, const char *fallback) {
 /* What the denoiser wants and what the text encoders give. */
 static kac_status check_texts(const kac_pipeline *p, const char *dir) {
     const kac_unet_config *u = kac_unet_config_of(p->unet);
-    if (!u->conditional) return KAC_OK;
-    if (p->n_texts == 0)
-        return KAC_FAIL(KAC_E_FORMAT, "%s: the network wants a text encoder, model_index.json lists none", dir);
     if (u->class_embed != KAC_CLASS_EMBED_NONE || u->addition == KAC_ADDITION_TEXT)
         return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: a network with %s is not supported in whole pipelines", dir,
                         u->addition == KAC_ADDITION_TEXT ? "addition_embed_type text" : "class labels");
+    if (!u->conditional) return KAC_OK;
+    if (p->n_texts == 0)
+        return KAC_FAIL(KAC_E_FORMAT, "%s: the network wants a text encoder, model_index.json lists none", dir);
     const bool two = u->addition == KAC_ADDITION_TEXT_TIME;
     if (!two && p->n_texts > 1)
         return KAC_FAIL(KAC_E_FORMAT, "%s: two text encoders, but the network has no addition_embed_type", dir);

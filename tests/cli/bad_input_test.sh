@@ -55,6 +55,9 @@ refuses 2 "dtype" generate x --dtype f64
 refuses 2 "did you mean" generate x --reward clp "${small[@]}" -o "$dir/run"
 refuses 2 "reward" generate x --reward jpeg:0 "${small[@]}" -o "$dir/run"
 refuses 1 "$dir/nowhere" generate x --reward "clip=$dir/nowhere" "${small[@]}" -o "$dir/run"
+refuses 2 "original-size" generate x --original-size 1024 "${small[@]}" -o "$dir/run"
+refuses 2 "WIDTHxHEIGHT" generate x --target-size 0x64 "${small[@]}" -o "$dir/run"
+refuses 2 "LEFT,TOP" generate x --negative-crop-top-left 3x4 "${small[@]}" -o "$dir/run"
 refuses 2 "one word too many" report a b
 refuses 2 "usage" report
 refuses 2 "did you mean vae.decode?" run vae.decod --model x --in y --out z

@@ -1,4 +1,4 @@
-/* CLIPTextModel and CLIPModel against the reference implementation, every named intermediate result. */
+/* CLIPTextModel, CLIPTextModelWithProjection and CLIPModel against the reference implementation, every named intermediate result. */
 #include "check.h"
 #include "model/clip.h"
 #include "util/golden_run.h"
@@ -12,7 +12,8 @@ static bool text(golden *g, kac_ctx *c, const kac_clip *m) {
     return CHECK_OK(golden_ids(g, "input_ids", ids, MAX_IDS, &n, &n_tokens)) &&
            CHECK_OK(kac_clip_text(&out, m, c, ids, n, n_tokens, 0)) &&
            CHECK(golden_output(g, "last_hidden_state", out.hidden)) &&
-           CHECK(golden_output(g, "pooler_output", out.pooled));
+           (out.embeds.data != NULL ? CHECK(golden_output(g, "text_embeds", out.embeds))
+                                    : CHECK(golden_output(g, "pooler_output", out.pooled)));
 }
 
 static bool text_and_image(golden *g, kac_ctx *c, const kac_clip *m) {

@@ -63,7 +63,7 @@ static void test_scales(void) {
     golden_close(&g);
 }
 
-/* One image of [h, w] latents by the definition: every tile decoded alone, blended with what lies above and to the left. Tiles are kept
+/* One image by the definition: every tile decoded (or encoded) alone, blended with what lies above and to the left. Tiles are kept
  * whole, which only a test can afford. */
 enum { TILE = 8, STEP = 6, MAX_SIDE = 4 };
 
@@ -71,37 +71,52 @@ static void blend(float *b, const float *a, int64_t n, double share) {
     for (int64_t i = 0; i < n; i++) b[i] = (float)((double)a[i] * (1 - share) + (double)b[i] * share);
 }
 
-static kac_tensor tile_of(net *m, kac_tensor z, int64_t y, int64_t x) {
-    const int64_t h = KAC_MIN(TILE, z.shape[1] - y), w = KAC_MIN(TILE, z.shape[2] - x);
+static kac_tensor tile_of(net *m, kac_tensor all, int64_t y, int64_t x, int64_t side, bool encode) {
+    const int64_t h = KAC_MIN(side, all.shape[1] - y), w = KAC_MIN(side, all.shape[2] - x);
     kac_tensor part = {0}, out = {0};
-    CHECK_OK(kac_take_make(&part, &m->c.run, KAC_F32, 1, h, w, z.shape[3]));
-    CHECK_OK(kac_copy(&m->c, &part, kac_tensor_slice(kac_tensor_slice(z, 1, y, h), 2, x, w)));
-    CHECK_OK(kac_codec_decode(&out, m->codec, &m->c, part));
+    CHECK_OK(kac_take_make(&part, &m->c.run, KAC_F32, 1, h, w, all.shape[3]));
+    CHECK_OK(kac_copy(&m->c, &part, kac_tensor_slice(kac_tensor_slice(all, 1, y, h), 2, x, w)));
+    CHECK_OK((encode ? kac_codec_encode : kac_codec_decode)(&out, m->codec, &m->c, part));
     return out;
 }
 
-static void by_definition(net *m, kac_tensor z, kac_tensor image) {
-    const int64_t f = kac_codec_config_of(m->codec)->factor, extent = TILE / 4 * f, limit = STEP * f;
-    const int rows = (int)((z.shape[1] - 1) / STEP + 1), columns = (int)((z.shape[2] - 1) / STEP + 1);
+static void by_definition(net *m, kac_tensor from, kac_tensor to, bool encode) {
+    const int64_t f = kac_codec_config_of(m->codec)->factor, in = encode ? f : 1, out = encode ? 1 : f;
+    const int64_t extent = TILE / 4 * out, limit = STEP * out, n_channels = to.shape[3];
+    const int rows = (int)((from.shape[1] - 1) / (STEP * in) + 1),
+              columns = (int)((from.shape[2] - 1) / (STEP * in) + 1);
     kac_tensor tile[MAX_SIDE][MAX_SIDE];
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++) {
-            const kac_tensor t = tile[i][j] = tile_of(m, z, i * STEP, j * STEP);
-            const int64_t h = t.shape[1], w = t.shape[2];
+            const kac_tensor t = tile[i][j] = tile_of(m, from, i * STEP * in, j * STEP * in, TILE * in, encode);
+            const int64_t h = t.shape[1], w = t.shape[2], row = w * n_channels;
             float *b = t.data;
             for (int64_t y = 0, n = KAC_MIN(extent, h); i > 0 && y < n; y++)
-                blend(b + y * w * 3, (float *)tile[i - 1][j].data + (tile[i - 1][j].shape[1] - n + y) * w * 3, w * 3,
+                blend(b + y * row, (float *)tile[i - 1][j].data + (tile[i - 1][j].shape[1] - n + y) * row, row,
                       (double)y / (double)n);
             for (int64_t y = 0; j > 0 && y < h; y++)
                 for (int64_t x = 0, n = KAC_MIN(extent, w); x < n; x++) {
                     const kac_tensor left = tile[i][j - 1];
-                    blend(b + (y * w + x) * 3, (float *)left.data + (y * left.shape[2] + left.shape[2] - n + x) * 3, 3,
+                    blend(b + y * row + x * n_channels,
+                          (float *)left.data + (y * left.shape[2] + left.shape[2] - n + x) * n_channels, n_channels,
                           (double)x / (double)n);
                 }
             for (int64_t y = 0; y < KAC_MIN(h, limit); y++)
-                memcpy((float *)image.data + ((i * limit + y) * image.shape[2] + j * limit) * 3, b + y * w * 3,
-                       (size_t)KAC_MIN(w, limit) * 3 * sizeof(float));
+                memcpy((float *)to.data + ((i * limit + y) * to.shape[2] + j * limit) * n_channels, b + y * row,
+                       (size_t)(KAC_MIN(w, limit) * n_channels) * sizeof(float));
         }
+}
+
+static void test_tiles_of(net *m, int64_t h, int64_t w, bool encode) {
+    const int64_t f = encode ? kac_codec_config_of(m->codec)->factor : 1;
+    const kac_tensor from = noise(m, 1, h * f, w * f, encode ? 3 : 4);
+    kac_tensor tiled = {0}, want = {0}, whole = {0};
+    CHECK_OK((encode ? kac_codec_encode_tiled : kac_codec_decode_tiled)(&tiled, m->codec, &m->c, from, TILE));
+    CHECK_OK(kac_take(&want, &m->c.run, KAC_F32, 4, tiled.shape));
+    by_definition(m, from, want, encode);
+    CHECK(distance(tiled, want) < 1e-6);
+    CHECK_OK((encode ? kac_codec_encode : kac_codec_decode)(&whole, m->codec, &m->c, from));
+    CHECK(distance(tiled, whole) > 1e-3); /* tiles normalise by themselves */
 }
 
 static void test_tiles(void) {
@@ -109,16 +124,7 @@ static void test_tiles(void) {
     golden g;
     net m;
     if (!CHECK_OK(golden_open(&g, "vae/no_attention")) || !net_open(&m, g.dir, kac_cpu_ops(), KAC_F32)) return;
-    for (int i = 0; i < KAC_COUNT_OF(sizes); i++) {
-        const kac_tensor z = noise(&m, 1, sizes[i][0], sizes[i][1], 4);
-        kac_tensor tiled = {0}, want = {0}, whole = {0};
-        CHECK_OK(kac_codec_decode_tiled(&tiled, m.codec, &m.c, z, TILE));
-        CHECK_OK(kac_take(&want, &m.c.run, KAC_F32, 4, tiled.shape));
-        by_definition(&m, z, want);
-        CHECK(distance(tiled, want) < 1e-6);
-        CHECK_OK(kac_codec_decode(&whole, m.codec, &m.c, z));
-        CHECK(distance(tiled, whole) > 1e-3); /* tiles normalise by themselves */
-    }
+    for (int i = 0; i < 2 * KAC_COUNT_OF(sizes); i++) test_tiles_of(&m, sizes[i / 2][0], sizes[i / 2][1], i % 2);
     const kac_tensor small = noise(&m, 2, 8, 5, 4);
     kac_tensor tiled = {0}, whole = {0};
     CHECK_OK(kac_codec_decode_tiled(&tiled, m.codec, &m.c, small, TILE));
@@ -169,6 +175,10 @@ static void test_large(void) {
     CHECK_OK(kac_codec_decode_latents(&tiled, m.codec, &m.c, noise(&m, 1, 512, 520, 4)));
     CHECK(tiled.shape[1] == 4096 && tiled.shape[2] == 4160);
     CHECK(whole_peak > (size_t)2 << 30 && m.c.scratch.peak < whole_peak / 3);
+    kac_tensor code = {0};
+    m.c.scratch.used = m.c.scratch.peak = 0;
+    CHECK_OK(kac_codec_encode(&code, m.codec, &m.c, noise(&m, 1, 8192, 8200, 3)));
+    CHECK(code.shape[1] == 1024 && code.shape[2] == 1025 && m.c.scratch.peak < whole_peak / 2);
     net_close(&m);
     golden_close(&g);
 }

@@ -133,6 +133,8 @@ static void test_codec_configs(void) {
     CHECK_FAILS(kac_codec_config_load(&c, folder(TINY ", \"num_decoder_blocks\": [1, 1]}")), KAC_E_FORMAT,
                 "num_decoder_blocks");
     CHECK_FAILS(kac_codec_config_load(&c, folder("{\"_class_name\": \"VQModel\"}")), KAC_E_UNSUPPORTED, "VQModel");
+    CHECK_FAILS(kac_codec_config_load(&c, folder("{\"_class_name\": \"AsymmetricAutoencoderKL\"}")), KAC_E_UNSUPPORTED,
+                "\"_class_name\" is \"AsymmetricAutoencoderKL\"");
 }
 
 static void test_clip_configs(void) {

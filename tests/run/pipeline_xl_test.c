@@ -104,7 +104,50 @@ static void test_case(const char *name) {
     golden_close(&g);
 }
 
+/* model_index.json as it is, with `from` replaced. */
+static void change_index(const golden *g, const char *from, const char *to) {
+    char path[256], changed[4096], *text = cJSON_PrintUnformatted(item(g->json.root, "model_index"));
+    const char *at = strstr(text, from);
+    if (CHECK(at != NULL)) {
+        const int n = snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+        snprintf(path, sizeof path, "%s/model_index.json", g->dir);
+        CHECK(n > 0 && n < (int)sizeof changed);
+        CHECK_OK(kac_file_write(path, changed, (size_t)n));
+    }
+    cJSON_free(text);
+}
+
+static void test_refusals(void) {
+    static const struct {
+        const char *name, *from, *to;
+        kac_status status;
+        const char *message;
+    } cases[] = {
+        {"pipeline/xl", "\"StableDiffusionXLPipeline\"", "\"StableDiffusion3Pipeline\"", KAC_E_UNSUPPORTED,
+         "class StableDiffusion3Pipeline"},
+        {"pipeline/xl", "[\"transformers\",\"CLIPTextModelWithProjection\"]", "[null,null]", KAC_E_FORMAT,
+         "states of width 32, the network wants 72"},
+        {"pipeline/xl", "\"force_zeros_for_empty_prompt\":true", "\"force_zeros_for_empty_prompt\":1", KAC_E_FORMAT,
+         "force_zeros_for_empty_prompt"},
+        {"pipeline/guided", "\"text_encoder\":", "\"text_encoder_3\":", KAC_E_FORMAT, "wants a text encoder"},
+    };
+    for (int i = 0; i < KAC_COUNT_OF(cases); i++) {
+        golden g;
+        kac_ctx c;
+        kac_pipeline p;
+        if (!CHECK_OK(golden_open_pipeline(&g, cases[i].name))) return;
+        CHECK_OK(kac_ctx_open(&c, &kac_plan_ops, KAC_F32, 1, NULL));
+        change_index(&g, cases[i].from, cases[i].to);
+        const kac_status s = kac_pipeline_open(&p, &c, g.dir, NULL);
+        CHECK_FAILS(s, cases[i].status, cases[i].message);
+        if (s == KAC_OK) kac_pipeline_close(&p);
+        kac_ctx_close(&c);
+        golden_close(&g);
+    }
+}
+
 int main(void) {
+    test_refusals();
     test_case("pipeline/xl");
     test_case("pipeline/refiner");
     test_case("pipeline/guided");
