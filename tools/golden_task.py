@@ -11,7 +11,7 @@ import torch
 from diffusers import (AutoencoderKL, DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler,
                        HeunDiscreteScheduler, PNDMScheduler, StableDiffusionImg2ImgPipeline,
                        StableDiffusionInpaintPipeline, StableDiffusionPipeline, UNet2DConditionModel,
-                       UniPCMultistepScheduler)
+                       UNet2DModel, UniPCMultistepScheduler)
 from PIL import Image
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -258,6 +258,45 @@ def run_text(models, run, store):
     store.output(f"{run['name']}.latents", final)
 
 
+# ---- networks without prompt or autoencoder, whose states are pixels ----
+
+PIXEL_RUNS = [{"name": "img2img", "sampling_method": "ddim", "steps": 10, "strength": 0.5, "guidance_scale": 1.0},
+              {"name": "masked", "sampling_method": "ddim", "steps": 10, "strength": 0.7, "guidance_scale": 1.0}]
+
+
+def pixel(out):
+    """The loops of the pipelines above, written out: there are no such pipelines for these models."""
+    config = {"sample_size": 24, "block_out_channels": [8, 16], "norm_num_groups": 4, "layers_per_block": 1,
+              "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "attention_head_dim": 8,
+              "up_block_types": ["AttnUpBlock2D", "UpBlock2D"]}
+    network = {"name": "pixel", "class": UNet2DModel, "make": lambda: UNet2DModel(**config)}
+    pixels, mask = picture("task", WIDTH, HEIGHT), mask_pixels()
+    start = torch.from_numpy(pixels).double().permute(2, 0, 1)[None] / 255 * 2 - 1
+    repaint = torch.from_numpy(mask > 0).double()[None, None]
+    z = torch.from_numpy(philox(SEED, PURPOSE_INIT, 0, 0, HEIGHT * WIDTH * 3).reshape(1, HEIGHT, WIDTH, 3))
+    z, store = z.permute(0, 3, 1, 2).contiguous(), golden.Store()
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        heads = {"unet": golden.write_folder(network, pathlib.Path(folder) / "unet")}
+        model = golden.load_double(network, pathlib.Path(folder) / "unet")
+        for run in PIXEL_RUNS:
+            scheduler = DDIMScheduler.from_config(SCHEDULER)
+            scheduler.set_timesteps(run["steps"])
+            timesteps = scheduler.timesteps[run["steps"] - int(run["steps"] * run["strength"]):]
+            x = scheduler.add_noise(start, z, timesteps[:1])
+            for i, t in enumerate(timesteps):
+                x = scheduler.step(model(x, t.double()).sample, t, x, eta=0.0).prev_sample
+                if run["name"] == "masked":
+                    last = i + 1 == len(timesteps)
+                    known = start if last else scheduler.add_noise(start, z, timesteps[i + 1:i + 2])
+                    x = (1 - repaint) * known + repaint * x
+            store.output(f"{run['name']}.latents", x)
+    model_index = {"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"],
+                   "unet": ["diffusers", "UNet2DModel"]}
+    golden.dump("task/pixel", {"about": "a DDPM", "model_index": model_index, "scheduler": SCHEDULER, "prompts": [""],
+                               "runs": PIXEL_RUNS, "seed": SEED, "picture": zlib.crc32(pixels.tobytes()),
+                               "mask": zlib.crc32(mask.tobytes()), "parts": heads}, store, out)
+
+
 # ---- tiny autoencoders in their author's layout ----
 
 def conv(n_in, n_out, **options):
@@ -347,6 +386,8 @@ def tasks(out, only):
                                 lambda m, r, s: run_img2img(m, r, s, pixels), out),
         "inpaint4": lambda: case("inpaint4", "StableDiffusionInpaintPipeline", 4, INPAINT, inpaint, out),
         "inpaint9": lambda: case("inpaint9", "StableDiffusionInpaintPipeline", 9, INPAINT, inpaint, out),
+        "edit8": lambda: case("edit8", "StableDiffusionPipeline", 8, [], None, out),
+        "pixel": lambda: pixel(out),
         "text": lambda: case("text", "StableDiffusionPipeline", 4, TEXT_RUNS, run_text, out),
         "tiny": lambda: tiny(out),
     }

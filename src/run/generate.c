@@ -1,6 +1,7 @@
 #include "run/generate.h"
 #include "reward/image_reward.h"
 #include "run/generate_job.h"
+#include "text/prompt.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -70,6 +71,19 @@ static kac_status read_negatives(kac_job *j) {
     return KAC_OK;
 }
 
+static kac_status read_plain(kac_job *j) {
+    j->plain = kac_alloc((size_t)KAC_MAX(1, j->n_prompts) * sizeof *j->plain);
+    kac_status s = j->plain == NULL ? KAC_E_MEMORY : KAC_OK;
+    for (int i = 0; i < j->n_prompts && s == KAC_OK; i++) {
+        kac_prompt_pieces pieces;
+        s = kac_prompt_parse(&pieces, j->prompts[i]);
+        if (s == KAC_OK) j->plain[i] = kac_strdup(pieces.text);
+        if (s == KAC_OK && j->plain[i] == NULL) s = KAC_E_MEMORY;
+        kac_prompt_pieces_free(&pieces);
+    }
+    return s;
+}
+
 static kac_status read_prompts(kac_job *j) {
     const kac_options *o = j->options;
     for (int i = 0; i < j->args->n_words; i++) KAC_TRY(add_prompt(j, j->args->words[i]));
@@ -77,7 +91,8 @@ static kac_status read_prompts(kac_job *j) {
         KAC_TRY(add_prompt(j, kac_options_text_at(o, "prompt", i)));
     if (kac_options_text(o, "prompts-file") != NULL)
         KAC_TRY(add_prompts_of_file(j, kac_options_text(o, "prompts-file")));
-    return read_negatives(j);
+    KAC_TRY(read_negatives(j));
+    return kac_options_bool(o, "prompt-weighting") ? read_plain(j) : KAC_OK;
 }
 
 /* ---- model, rewards, method ---- */
@@ -203,6 +218,21 @@ static kac_status check_same_options(const kac_job *j, const cJSON *now) {
     return KAC_OK;
 }
 
+/* The pictures that a run starts from must still be the ones it started with. */
+static kac_status check_same_start(const kac_job *j, const cJSON *facts) {
+    static const char *const keys[][2] = {{"sha256", "init-img"}, {"mask_sha256", "mask"}};
+    const cJSON *now = cJSON_GetObjectItemCaseSensitive(facts, "start"),
+                *then = cJSON_GetObjectItemCaseSensitive(j->folder.run, "start");
+    for (int i = 0; i < KAC_COUNT_OF(keys); i++) {
+        const char *a = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(now, keys[i][0])),
+                   *b = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(then, keys[i][0]));
+        if (a != NULL && (b == NULL || strcmp(a, b) != 0))
+            return KAC_FAIL(KAC_E_USAGE, "--resume: the file of --%s has changed since the run in %s was started",
+                            keys[i][1], j->folder.path);
+    }
+    return KAC_OK;
+}
+
 static void add_groups(const kac_job *j, cJSON *facts) {
     cJSON *groups = cJSON_AddArrayToObject(facts, "groups");
     for (int i = 0; i < KAC_MAX(1, j->n_prompts); i++) {
@@ -252,6 +282,7 @@ kac_status kac_job_folder_open(kac_job *j, cJSON *facts) {
     kac_status s = path == NULL ? KAC_E_MEMORY : options == NULL ? KAC_FAIL(KAC_E_MEMORY, "out of memory") : KAC_OK;
     if (s == KAC_OK) s = j->resume ? kac_run_folder_resume(&j->folder, path) : kac_run_folder_create(&j->folder, path);
     if (s == KAC_OK && j->resume) s = check_same_options(j, options);
+    if (s == KAC_OK && j->resume) s = check_same_start(j, facts);
     if (s != KAC_OK) {
         cJSON_Delete(given), cJSON_Delete(options), cJSON_Delete(facts);
         kac_free(path);
@@ -375,8 +406,9 @@ kac_status kac_generate(kac_generate_result *result, const kac_generate_args *ar
     result->best_reward = j.best_reward;
     kac_run_folder_close(&j.folder);
     for (int i = 0; i < j.n_prompts; i++) kac_free(j.prompts[i]);
+    for (int i = 0; i < j.n_prompts && j.plain != NULL; i++) kac_free(j.plain[i]);
     for (int i = 0; i < j.n_rewards; i++) kac_free(j.rewards[i]);
-    kac_free(j.prompts), kac_free(j.negatives), kac_free(j.rewards), kac_free(j.default_model);
+    kac_free(j.prompts), kac_free(j.negatives), kac_free(j.plain), kac_free(j.rewards), kac_free(j.default_model);
     return s;
 }
 

@@ -14,6 +14,7 @@ typedef struct kac_job {
     const kac_method *method;
     const char *model;      /* folder or .json file */
     char **prompts;         /* owned */
+    char **plain;           /* [n_prompts] prompts without the markup of weights, owned; NULL: they have none */
     const char **negatives; /* [n_prompts] of the options, NULL inside: none given */
     int n_prompts;
     char **rewards; /* NAME[=PATH][:WEIGHT], owned */

@@ -197,11 +197,12 @@ kac_status kac_generate_latent(kac_job *j) {
     kac_latent_setup setup = {.options = j->options,
                               .model_dir = j->model,
                               .prompts = (const char *const *)j->prompts,
+                              .plain = (const char *const *)(j->plain == NULL ? j->prompts : j->plain),
                               .negatives = j->negatives,
                               .n_prompts = j->n_prompts,
                               .rewards = (const char *const *)j->rewards,
                               .n_rewards = j->n_rewards};
-    if (j->n_prompts == 0) setup.prompts = &nothing, setup.n_prompts = 1;
+    if (j->n_prompts == 0) setup.prompts = setup.plain = &nothing, setup.n_prompts = 1;
     char *merges = kac_path_join(j->args->weights_dir, "clip-tokenizer/bpe_simple_vocab_16e6.txt.gz");
     if (merges == NULL) return KAC_E_MEMORY;
     setup.merges = merges;

@@ -20,20 +20,17 @@ struct kac_latent {
     kac_tensor past[KAC_SOLVER_PAST]; /* the same, solver->n_past of them */
     kac_tensor variance;              /* the same: what the network says of its noise; with solver->learned only */
     uint64_t *id;                     /* [n_slots] which state a slot holds */
-    int *
-        origin; /* [n_slots] the particle whose first noise the state descends from: a mask keeps the picture under that noise */
-    uint64_t *predicted;    /* [n_slots] id whose out and x0 the slot has; 0: none */
-    uint64_t *picture_id;   /* [n_slots] id of the decoded picture; 0: none */
-    uint8_t *picture_stage; /* [n_slots] kac_stage of the picture */
-    uint8_t *pictures;      /* [n_slots, height, width, 3] */
+    int *origin;                      /* [n_slots] the particle whose first noise the state descends from */
+    uint64_t *predicted;              /* [n_slots] id whose out and x0 the slot has; 0: none */
+    uint64_t *picture_id;             /* [n_slots] id of the decoded picture; 0: none */
+    uint8_t *picture_stage;           /* [n_slots] kac_stage of the picture */
+    uint8_t *pictures;                /* [n_slots, height, width, 3] */
     uint64_t next_id;
-    kac_tensor init_mean,
-        init_std; /* [1, h, w, channels] f32: the first picture before scaling; init_std only when drawn from */
-    kac_tensor mask, keep,
-        zero; /* [h · w · channels] f32: 1 where repainted, 1 − mask, 0; none: nothing is kept by force */
-    kac_tensor
-        extra;  /* [1, h, w, channels + 1] f32: what an inpainting network reads beside the state; none for others */
-    int i_step; /* of the last predict */
+    /* Of a first picture, latent_start.c: */
+    kac_tensor init_mean, init_std; /* [1, h, w, channels] f32 before scaling; init_std only when it is drawn from */
+    kac_tensor mask, keep, zero; /* [h · w · channels] f32: 1 where repainted, 1 − mask, 0; none: nothing is kept */
+    kac_tensor extra;  /* [1, h, w, channels + 1] f32: what an inpainting network reads too; none for others */
+    int i_step;        /* of the last predict */
     int *list, *list2; /* [n_slots] work lists */
     double *timesteps; /* [2 · batch] of a network call */
     int *text_row;     /* [2 · batch] */

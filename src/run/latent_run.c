@@ -69,7 +69,9 @@ static kac_status fill_options(kac_latent_run *r, const kac_latent_setup *s, int
 
 static kac_status open_rewards(kac_latent_run *r, const kac_latent_setup *s) {
     KAC_TRY(kac_reward_set_open(&r->rewards, &r->ctx, s->rewards, s->n_rewards, s->options));
-    return r->rewards.n == 0 ? KAC_OK : kac_latent_reward_open(&r->reward, r->latent, &r->rewards, &r->o);
+    kac_latent_options o = r->o;
+    o.prompts = s->plain;
+    return r->rewards.n == 0 ? KAC_OK : kac_latent_reward_open(&r->reward, r->latent, &r->rewards, &o);
 }
 
 static kac_status open_all(kac_latent_run *r, const kac_latent_setup *s, int batch) {

@@ -22,6 +22,7 @@ typedef struct kac_latent_setup {
     const char *model_dir;
     const char *merges;           /* as in kac_pipeline_options */
     const char *const *prompts;   /* [n_prompts]; one "" for an unconditional model */
+    const char *const *plain;     /* [n_prompts] the same as rewards read them: without weights */
     const char *const *negatives; /* [n_prompts], NULL inside: none given */
     int n_prompts;
     const char *const *rewards; /* reward_spec.h */

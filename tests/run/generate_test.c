@@ -157,6 +157,48 @@ static void test_resume(void) {
     kac_generate_result_free(&whole);
 }
 
+/* The same from a picture with a mask: what the mask keeps goes on under the same noise. Another picture under the old name is refused. */
+static void test_start(void) {
+    enum { SIDE = 64 };
+    static uint8_t rgb[SIDE * SIDE * 3], mask[SIDE * SIDE * 3];
+    for (int i = 0; i < SIDE * SIDE * 3; i++) rgb[i] = (uint8_t)(i % 251), mask[i] = i % (SIDE * 3) < 90 ? 255 : 0;
+    char start[512], black[512], folder[512];
+    snprintf(start, sizeof start, "%s", temp_path("start.png")),
+        snprintf(black, sizeof black, "%s", temp_path("mask.png"));
+    snprintf(folder, sizeof folder, "%s", temp_path("start_part"));
+    CHECK_OK(kac_png_save(start, rgb, SIDE, SIDE, NULL, 0));
+    CHECK_OK(kac_png_save(black, mask, SIDE, SIDE, NULL, 0));
+    setting settings[] = {{"prompt", "a (blue:1.2) star"},
+                          {"output", temp_path("start_whole")},
+                          {"init-img", start},
+                          {"mask", black},
+                          {"strength", "0.75"},
+                          {"ess-threshold", "1"},
+                          {"score-every", "1"},
+                          {"prompt-weighting", "true"},
+                          {NULL},
+                          {NULL}};
+    kac_generate_result whole, part;
+    if (!CHECK_OK(run(&whole, "fk", settings))) return;
+    CHECK(count_of(&whole, "denoiser") == 2 * 3 * PARTICLES);
+    CHECK(strstr(whole.json, "mask_sha256") != NULL);
+    settings[1].value = folder;
+    stop_after_step = 1;
+    CHECK_FAILS(run(&part, "fk", settings), KAC_E_CANCELLED, "stopped");
+    kac_generate_result_free(&part);
+    stop_after_step = -1;
+    settings[8] = (setting){"resume", "true"};
+    rgb[0] ^= 1;
+    CHECK_OK(kac_png_save(start, rgb, SIDE, SIDE, NULL, 0));
+    CHECK_FAILS(run(&part, "fk", settings), KAC_E_USAGE, "--init-img has changed");
+    kac_generate_result_free(&part);
+    rgb[0] ^= 1;
+    CHECK_OK(kac_png_save(start, rgb, SIDE, SIDE, NULL, 0));
+    if (CHECK_OK(run(&part, "fk", settings))) CHECK(same_pictures(whole.folder, part.folder, PARTICLES));
+    kac_generate_result_free(&part);
+    kac_generate_result_free(&whole);
+}
+
 static void test_refused(void) {
     static const struct {
         setting a, b;
@@ -229,5 +271,6 @@ int main(void) {
     test_steered();
     test_alone();
     test_resume();
+    test_start();
     return check_done();
 }

@@ -55,9 +55,12 @@ static void fixture_close(fixture *f) {
 /* Opens `n` particles of each prompt of the case as its run says, `start` and all. */
 static bool open_run(fixture *f, const cJSON *run, int n, int batch, kac_latent_start start, double eta) {
     const cJSON *prompts = cJSON_GetObjectItemCaseSensitive(f->g.json.root, "prompts");
-    const char *texts[2] = {cJSON_GetArrayItem(prompts, 0)->valuestring, cJSON_GetArrayItem(prompts, 1)->valuestring};
-    const char *negative = text(f->g.json.root, "negative_prompt"), *negatives[2] = {negative, negative};
-    const int n_steps = (int)number(run, "steps");
+    const int n_prompts = cJSON_GetArraySize(prompts), n_steps = (int)number(run, "steps");
+    const char *texts[2], *negatives[2];
+    for (int i = 0; i < n_prompts && i < 2; i++) {
+        texts[i] = cJSON_GetArrayItem(prompts, i)->valuestring;
+        negatives[i] = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(f->g.json.root, "negative_prompt"));
+    }
     const kac_solver_options so = {.kind = kac_solver_find(text(run, "sampling_method")),
                                    .n_steps = n_steps,
                                    .eta = eta,
@@ -65,7 +68,7 @@ static bool open_run(fixture *f, const cJSON *run, int n, int batch, kac_latent_
     if (!CHECK_OK(kac_solver_init(&f->solver, &f->pipeline.schedule, &so))) return false;
     const kac_latent_options o = {.prompts = texts,
                                   .negative_prompts = negatives,
-                                  .n_groups = 2,
+                                  .n_groups = n_prompts,
                                   .n_per_group = n,
                                   .width = WIDTH,
                                   .height = HEIGHT,
@@ -121,6 +124,24 @@ static void test_runs(const char *name, bool masked) {
         CHECK(f.solver.n_steps >= n_steps && f.solver.n_steps < 2 * n_steps);
         walk(&f, 2, 0, f.solver.n_steps, -1);
         compare(&f, text(run, "name"));
+        close_run(&f);
+    }
+    CHECK(golden_done(&f.g));
+    fixture_close(&f);
+}
+
+/* Networks without autoencoder: the states are the pixels. */
+static void test_pixels(void) {
+    fixture f;
+    if (!fixture_open(&f, "task/pixel")) return;
+    const cJSON *run = NULL;
+    cJSON_ArrayForEach(run, cJSON_GetObjectItemCaseSensitive(f.g.json.root, "runs")) {
+        const bool masked = strcmp(text(run, "name"), "masked") == 0;
+        char output[64];
+        snprintf(output, sizeof output, "%s.latents", text(run, "name"));
+        if (!open_run(&f, run, 1, 1, (kac_latent_start){.rgb = f.rgb, .mask = masked ? f.mask : NULL}, 0)) continue;
+        walk(&f, 1, 0, f.solver.n_steps, -1);
+        CHECK(golden_output(&f.g, output, kac_latent_states(f.latent)));
         close_run(&f);
     }
     CHECK(golden_done(&f.g));
@@ -259,6 +280,15 @@ static void test_refused(void) {
     CHECK_FAILS(kac_latent_open(&l, &f.ctx, &f.pipeline, &solver, &o), KAC_E_USAGE, "--mask");
     kac_solver_free(&solver);
     fixture_close(&f);
+
+    golden edit;
+    kac_ctx c;
+    kac_pipeline p;
+    if (!CHECK_OK(golden_open_pipeline(&edit, "task/edit8"))) return;
+    CHECK_OK(kac_ctx_open(&c, kac_cpu_ops(), KAC_F32, 1, NULL));
+    CHECK_FAILS(kac_pipeline_open(&p, &c, edit.dir, NULL), KAC_E_UNSUPPORTED, "InstructPix2Pix");
+    kac_ctx_close(&c);
+    golden_close(&edit);
 }
 
 /* ---- a tiny autoencoder in its author's layout ---- */
@@ -322,6 +352,7 @@ int main(void) {
     test_runs("task/img2img", false);
     test_runs("task/inpaint4", true);
     test_runs("task/inpaint9", true);
+    test_pixels();
     test_texts();
     test_promises();
     test_refused();
