@@ -286,6 +286,8 @@ def main():
     golden_pipeline_xl.pipelines(options.out, options.only)
     golden_pipeline.image_processors(options.out, options.only)
     golden_task.tasks(options.out, options.only)
+    import golden_lora
+    golden_lora.run(options.out, options.only)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ static void find_ends(const kac_clip_config *cfg, const int32_t *ids, int n, int
         const int32_t *id = ids + i * n_tokens;
         int64_t at = 0;
         if (cfg->eos_id == 2) {
-            for (int64_t t = 1; t < n_tokens; t++)
-                if (id[t] > id[at]) at = t;
+            for (int64_t t = 1; t < n_tokens; t++) /* tokens that were added are no ends, however large */
+                if (id[t] > id[at] && id[t] < cfg->vocab_size) at = t;
         } else {
             while (at < n_tokens && id[at] != cfg->eos_id) at++;
             if (at == n_tokens) at = 0;
@@ -35,9 +35,9 @@ static kac_status check_text(const kac_clip *m, const int32_t *ids, int64_t n, i
         return KAC_FAIL(KAC_E_SHAPE, "%lld tokens; this text encoder reads 1 to %lld", (long long)n_tokens,
                         (long long)cfg->max_tokens);
     for (int64_t i = 0; i < n * n_tokens; i++)
-        if (ids[i] < 0 || ids[i] >= cfg->vocab_size)
+        if (ids[i] < 0 || ids[i] >= m->token_table.shape[0])
             return KAC_FAIL(KAC_E_SHAPE, "token %d is outside this text encoder's vocabulary of %lld", ids[i],
-                            (long long)cfg->vocab_size);
+                            (long long)m->token_table.shape[0]);
     if (clip_skip < 0 || clip_skip >= cfg->text.layers)
         return KAC_FAIL(KAC_E_USAGE, "clip skip %d; this text encoder has %lld layers", clip_skip,
                         (long long)cfg->text.layers);

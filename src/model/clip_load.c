@@ -1,3 +1,4 @@
+#include "io/inversion.h"
 #include "model/clip_net.h"
 #include "model/config.h"
 
@@ -127,16 +128,36 @@ static kac_status load_tower(kac_clip_tower *t, const kac_loader *l, kac_path pa
     return KAC_OK;
 }
 
-static kac_status load_text(kac_clip *m, const kac_loader *l) {
+/* The vocabulary's rows, and below them the vectors of textual inversions in the order of the set: token vocab_size is the first. */
+static kac_status load_tokens(kac_clip *m, const kac_loader *l, const kac_source *source, const char *name) {
+    const kac_clip_config *cfg = &m->cfg;
+    const int64_t width = cfg->text.width;
+    const kac_inversion_set *set = source->embeddings;
+    const int encoder = source->lora_part == KAC_LORA_TEXT_2;
+    kac_tensor rows, part;
+    KAC_TRY(kac_loader_get(l, &rows, name, 2, (int64_t[]){cfg->vocab_size, width}));
+    KAC_TRY(kac_take_make(&m->token_table, &l->c->model, l->c->dtype,
+                          cfg->vocab_size + (set == NULL ? 0 : kac_inversion_set_count(set)), width));
+    part = kac_tensor_slice(m->token_table, 0, 0, cfg->vocab_size);
+    KAC_TRY(kac_copy(l->c, &part, rows));
+    int64_t at = cfg->vocab_size;
+    for (int i = 0; set != NULL && i < set->n; i++) {
+        const kac_inversion *e = &set->list[i];
+        part = kac_tensor_slice(m->token_table, 0, at, e->n);
+        KAC_TRY(kac_copy(l->c, &part, e->rows[encoder]));
+        at += e->n;
+    }
+    return KAC_OK;
+}
+
+static kac_status load_text(kac_clip *m, const kac_loader *l, const kac_source *source) {
     const kac_clip_config *cfg = &m->cfg;
     const int64_t width = cfg->text.width;
     /* Some files leave the prefix out. */
     const bool bare = !kac_loader_has(l, "text_model.embeddings.token_embedding.weight") &&
                       kac_loader_has(l, "embeddings.token_embedding.weight");
     const kac_path path = kac_path_of("%s", bare ? "" : "text_model.");
-    KAC_TRY(kac_loader_table(l, &m->token_table, l->c->dtype,
-                             kac_path_of("%sembeddings.token_embedding.weight", path.s).s, 2,
-                             (int64_t[]){cfg->vocab_size, width}));
+    KAC_TRY(load_tokens(m, l, source, kac_path_of("%sembeddings.token_embedding.weight", path.s).s));
     KAC_TRY(kac_loader_table(l, &m->position_table, l->c->dtype,
                              kac_path_of("%sembeddings.position_embedding.weight", path.s).s, 2,
                              (int64_t[]){cfg->max_tokens, width}));
@@ -183,7 +204,7 @@ kac_status kac_clip_load_from(kac_clip **out, kac_ctx *c, const kac_source *sour
     /* Old files do not say which class they are of. */
     if (!cJSON_HasObjectItem(source->config.root, "architectures") && kac_loader_has(&l, "text_projection.weight"))
         m->cfg.has_projection = true;
-    if (s == KAC_OK) s = load_text(m, &l);
+    if (s == KAC_OK) s = load_text(m, &l, source);
     if (s == KAC_OK && m->cfg.has_vision) s = load_vision(m, &l);
     if (s == KAC_OK)
         *out = m;

@@ -14,7 +14,7 @@ typedef struct kac_clip_tower {
 struct kac_clip {
     kac_clip_config cfg;
     kac_clip_tower text, vision;
-    kac_tensor token_table, position_table; /* [vocabulary, D], [tokens, D] of c->dtype */
+    kac_tensor token_table, position_table; /* [vocabulary and what was added to it, D], [tokens, D] of c->dtype */
     kac_nn_norm final_norm;
     kac_nn_patches patches;
     kac_nn_norm pre_norm, post_norm;

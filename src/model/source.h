@@ -19,6 +19,7 @@ typedef struct kac_source {
     kac_weights weights; /* under the names of such a folder */
     kac_weights file;    /* what the weights are views into, when the source itself opened it */
     /* Set by the caller once it is open: what is added while a network is loaded (nn/lora.h), borrowed; NULL: nothing. */
+    const struct kac_inversion_set *embeddings; /* a text encoder's further tokens (io/inversion.h) */
     struct kac_lora_set *lora;
     kac_lora_part lora_part;
 } kac_source;

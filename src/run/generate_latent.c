@@ -1,4 +1,5 @@
 /* A run over a pipeline: plan, open, steer, write. */
+#include "run/adapters.h"
 #include "run/backend.h"
 #include "run/generate_output.h"
 #include "text/prompt.h"
@@ -161,7 +162,13 @@ static kac_status run_latent(kac_job *j, kac_latent_run *r, const kac_latent_pla
                     "--sampling-method model keeps that",
                     kac_solver_name(r->solver.kind), kac_solver_name(own));
     if (strcmp(j->method->name, "fk") == 0) KAC_TRY(kac_solver_need_density(&r->solver, "--steer fk"));
-    KAC_TRY(kac_job_folder_open(j, run_facts(j, r, plan)));
+    cJSON *facts = run_facts(j, r, plan);
+    const kac_status recorded = kac_adapters_facts(facts, r->lora, &r->embeddings);
+    if (recorded != KAC_OK) {
+        cJSON_Delete(facts);
+        return recorded;
+    }
+    KAC_TRY(kac_job_folder_open(j, facts));
     j->counts = latent_counts, j->counts_self = r, j->mix = r->rewards.mix;
     cJSON *end = cJSON_CreateObject();
     double write_ms = 0;

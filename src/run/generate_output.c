@@ -1,6 +1,7 @@
 #include "run/generate_output.h"
 #include "io/image.h"
 #include "reward/preprocess.h"
+#include "run/adapters.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,15 +121,19 @@ static char *settings_line(const output *o, int slot) {
     char strength[40] = "";
     if (r->start.rgb != NULL) snprintf(strength, sizeof strength, ", Denoising strength: %g", r->start.strength);
     const bool has_negative = negative != NULL && negative[0] != '\0';
-    return kac_format(
-        "%s\n%s%s%sSteps: %d, Sampler: %s, CFG scale: %g, Seed: %llu, Size: %lldx%lld%s, Model: %s, Steer: "
-        "%s, Particles: %d, "
-        "Particle: %d%s, Version: kac %s",
-        j->n_prompts > 0 ? j->prompts[group] : "", has_negative ? "Negative prompt: " : "",
-        has_negative ? negative : "", has_negative ? "\n" : "", r->solver.n_steps, kac_solver_name(r->solver.kind),
-        r->o.cfg_scale, (unsigned long long)r->o.seed, (long long)r->o.width, (long long)r->o.height, strength,
-        kac_path_base(j->model), j->method->name, r->o.n_per_group, r->o.first_particle + slot % r->o.n_per_group,
-        reward, KAC_VERSION);
+    char *lora = kac_adapters_line(r->lora);
+    if (lora == NULL) return NULL;
+    char *line =
+        kac_format("%s\n%s%s%sSteps: %d, Sampler: %s, CFG scale: %g, Seed: %llu, Size: %lldx%lld%s, Model: %s, Steer: "
+                   "%s, Particles: %d, "
+                   "Particle: %d%s%s, Version: kac %s",
+                   j->n_prompts > 0 ? j->prompts[group] : "", has_negative ? "Negative prompt: " : "",
+                   has_negative ? negative : "", has_negative ? "\n" : "", r->solver.n_steps,
+                   kac_solver_name(r->solver.kind), r->o.cfg_scale, (unsigned long long)r->o.seed,
+                   (long long)r->o.width, (long long)r->o.height, strength, kac_path_base(j->model), j->method->name,
+                   r->o.n_per_group, r->o.first_particle + slot % r->o.n_per_group, reward, lora, KAC_VERSION);
+    kac_free(lora);
+    return line;
 }
 
 /* What run.json says of a picture. */
@@ -158,8 +163,8 @@ static cJSON *image_facts(const output *o, int slot, const char *file) {
 static char *settings_json(const output *o, int slot, const char *file) {
     cJSON *all = image_facts(o, slot, file);
     const cJSON *run = o->job->folder.run;
-    static const char *const keys[] = {"version", "options",     "given", "model",  "steer", "sampler",
-                                       "n_steps", "n_particles", "width", "height", "start"};
+    static const char *const keys[] = {"version",     "options", "given",  "model", "steer", "sampler",   "n_steps",
+                                       "n_particles", "width",   "height", "start", "lora",  "embeddings"};
     cJSON *group = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(run, "groups"), slot / o->run->o.n_per_group);
     for (const cJSON *item = group == NULL ? NULL : group->child; item != NULL; item = item->next)
         cJSON_AddItemToObject(all, item->string, cJSON_Duplicate(item, true));

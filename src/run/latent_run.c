@@ -1,4 +1,5 @@
 #include "run/latent_run.h"
+#include "run/adapters.h"
 #include "run/backend.h"
 #include "run/size_options.h"
 #include <math.h>
@@ -75,15 +76,19 @@ static kac_status open_rewards(kac_latent_run *r, const kac_latent_setup *s) {
 }
 
 static kac_status open_all(kac_latent_run *r, const kac_latent_setup *s, int batch) {
+    KAC_TRY(kac_adapters_open(&r->lora, &r->embeddings, s->options));
     const kac_pipeline_options po = {.checkpoint = {.variant = kac_options_text(s->options, "variant"),
                                                     .prediction = kac_options_text(s->options, "prediction")},
                                      .vae = kac_options_text(s->options, "vae"),
                                      .preview = kac_options_text(s->options, "preview-decoder"),
-                                     .merges = s->merges};
+                                     .merges = s->merges,
+                                     .lora = r->lora,
+                                     .embeddings = r->embeddings.n > 0 ? &r->embeddings : NULL};
     KAC_TRY(kac_pipeline_open(&r->pipeline, &r->ctx, s->model_dir, &po));
     KAC_TRY(open_solver(r, s->options));
     KAC_TRY(fill_options(r, s, batch));
     KAC_TRY(kac_latent_open(&r->latent, &r->ctx, &r->pipeline, &r->solver, &r->o));
+    KAC_TRY(kac_adapters_check(r->lora, s->options)); /* the text encoders were loaded just now */
     return open_rewards(r, s);
 }
 
@@ -104,6 +109,8 @@ void kac_latent_run_close(kac_latent_run *r) {
     kac_start_image_close(&r->start);
     kac_solver_free(&r->solver);
     kac_pipeline_close(&r->pipeline);
+    kac_lora_set_close(r->lora);
+    kac_inversion_set_close(&r->embeddings);
     if (r->ctx.ops != NULL) kac_ctx_close(&r->ctx);
     *r = (kac_latent_run){0};
 }

@@ -2,12 +2,15 @@
 #ifndef KAC_LATENT_RUN_H
 #define KAC_LATENT_RUN_H
 
+#include "nn/lora.h"
 #include "run/latent_reward.h"
 #include "run/start_image.h"
 #include <kac/options.h>
 
 typedef struct kac_latent_run {
     kac_ctx ctx;
+    kac_lora_set *lora;           /* NULL: none */
+    kac_inversion_set embeddings; /* n 0: none */
     kac_pipeline pipeline;
     kac_solver solver;
     kac_latent_options o;

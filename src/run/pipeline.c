@@ -50,6 +50,26 @@ static kac_status open_encoder(kac_pipeline_text *t, const kac_checkpoint *m, co
     return KAC_OK;
 }
 
+/* The text encoders' share of what is added: their loading is told later, the tokenizers know the new tokens from now on. */
+static kac_status add_extras(kac_pipeline *p, const kac_pipeline_options *o) {
+    const kac_inversion_set *set = o->embeddings;
+    for (int i = 0; i < p->n_texts; i++) {
+        kac_pipeline_text *t = &p->text[i];
+        t->source.lora = o->lora, t->source.lora_part = i == 0 ? KAC_LORA_TEXT : KAC_LORA_TEXT_2;
+        if (set == NULL) continue;
+        KAC_TRY(kac_inversion_set_check(set, i, p->n_texts, t->cfg.text.width));
+        t->source.embeddings = set;
+        int64_t id = t->cfg.vocab_size;
+        for (int k = 0; k < set->n; id += set->list[k++].n) {
+            const kac_status s = kac_tokenizer_add(t->tokenizer, set->list[k].token, (int32_t)id, set->list[k].n);
+            if (s != KAC_OK) return kac_fail_prefix(s, "%s", set->list[k].path);
+        }
+    }
+    return set == NULL || p->n_texts > 0
+               ? KAC_OK
+               : KAC_FAIL(KAC_E_USAGE, "this model is unconditional: it takes no --embedding");
+}
+
 /* Those of text_encoder and text_encoder_2 that the folder lists. */
 static kac_status open_texts(kac_pipeline *p, const char *fallback) {
     static const char *const encoder[] = {"text_encoder", "text_encoder_2"}, *const tokenizer[] = {"tokenizer",
@@ -166,7 +186,9 @@ static kac_status open_parts(kac_pipeline *p, kac_ctx *c, const kac_pipeline_opt
     KAC_TRY(check_class(&p->model.index));
     KAC_TRY(open_schedule(p));
     KAC_TRY(open_texts(p, o->merges));
+    KAC_TRY(add_extras(p, o));
     KAC_TRY(kac_checkpoint_source(&unet, &p->model, "unet"));
+    unet.lora = o->lora, unet.lora_part = KAC_LORA_UNET;
     const kac_status s = kac_unet_load_from(&p->unet, c, &unet);
     kac_source_close(&unet);
     KAC_TRY(s);

@@ -5,6 +5,7 @@
 #ifndef KAC_PIPELINE_H
 #define KAC_PIPELINE_H
 
+#include "io/inversion.h"
 #include "model/checkpoint.h"
 #include "model/clip.h"
 #include "model/codec.h"
@@ -40,6 +41,9 @@ typedef struct kac_pipeline_options {
     const char *vae;     /* whatever kac_codec_load reads, in place of the model's own; NULL: none */
     const char *preview; /* the same, decodes x0-hat */
     const char *merges;  /* CLIP's bpe_simple_vocab_16e6.txt[.gz], for models in one file; NULL: they are refused */
+    /* what is added to the networks, borrowed and needed as long as the pipeline; NULL: nothing */
+    struct kac_lora_set *lora;
+    const kac_inversion_set *embeddings;
 } kac_pipeline_options;
 
 /* path: a diffusers folder or a file in the original names. Weights go to c->model. o NULL: all NULL. Fails with what is missing. */

@@ -31,6 +31,10 @@ static void emit(encoder *e, int32_t id) {
     e->n_tokens++;
 }
 
+static void emit_special(encoder *e, const kac_special *s) {
+    for (int i = 0; i <= s->n_more; i++) emit(e, s->id + i);
+}
+
 /* ---- a heap of possible merges: least rank first, then the leftmost ---- */
 
 static bool before(candidate a, candidate b) {
@@ -156,7 +160,7 @@ static kac_status encode_normalized(encoder *e, const char *text, size_t n) {
         const kac_special *s = find_special(e->t, true, text, n, &at);
         KAC_TRY(encode_pieces(e, text, at));
         if (s == NULL) break;
-        emit(e, s->id);
+        emit_special(e, s);
         const size_t used = at + strlen(s->text);
         text += used;
         n -= used;
@@ -174,7 +178,7 @@ static kac_status encode_text(encoder *e, const char *text, size_t n) {
         kac_text_free(&normal);
         KAC_TRY(status);
         if (s == NULL) break;
-        emit(e, s->id);
+        emit_special(e, s);
         const size_t used = at + strlen(s->text);
         text += used;
         n -= used;
@@ -225,4 +229,34 @@ void kac_tokenizer_set_pad(kac_tokenizer *t, int32_t id) {
 }
 int32_t kac_tokenizer_pad(const kac_tokenizer *t) {
     return t->pad;
+}
+
+static kac_status add_token(kac_tokenizer *t, const char *text, int32_t id, int n_more) {
+    kac_text spelled = {0};
+    KAC_TRY(kac_text_normalize(&spelled, text, strlen(text)));
+    kac_status s =
+        spelled.s == NULL || spelled.n == 0 ? KAC_FAIL(KAC_E_USAGE, "\"%s\" cannot be a token", text) : KAC_OK;
+    for (int i = 0; i < t->n_special && s == KAC_OK; i++)
+        if (strcmp(t->special[i].text, spelled.s) == 0)
+            s = KAC_FAIL(KAC_E_USAGE, "the tokenizer already has a token \"%s\"; choose another", spelled.s);
+    if (s == KAC_OK && t->n_special == KAC_TOKENIZER_MAX_SPECIAL)
+        s = KAC_FAIL(KAC_E_USAGE, "a tokenizer takes at most %d tokens of its own", (int)KAC_TOKENIZER_MAX_SPECIAL);
+    if (s != KAC_OK) {
+        kac_text_free(&spelled);
+        return s;
+    }
+    t->special[t->n_special++] = (kac_special){.text = spelled.s, .id = id, .n_more = n_more, .normalized = true};
+    t->n_vocab = KAC_MAX(t->n_vocab, id + n_more + 1);
+    return KAC_OK;
+}
+
+kac_status kac_tokenizer_add(kac_tokenizer *t, const char *text, int32_t first_id, int n) {
+    KAC_TRY(add_token(t, text, first_id, n - 1));
+    for (int i = 1; i < n; i++) {
+        char *one = kac_format("%s_%d", text, i);
+        const kac_status s = one == NULL ? KAC_E_MEMORY : add_token(t, one, first_id + i, 0);
+        kac_free(one);
+        KAC_TRY(s);
+    }
+    return KAC_OK;
 }

@@ -28,6 +28,10 @@ typedef struct kac_tokens {
 kac_status kac_tokenizer_load(kac_tokenizer **out, const char *path);
 void kac_tokenizer_free(kac_tokenizer *t); /* NULL allowed */
 
+/* A further token that the text is cut at: `text`, normalised as prompts are, means ids first_id … first_id + n − 1, and text_1, text_2, …
+ * its single ones. KAC_E_USAGE when the tokenizer has that token already or has no room. Before encoding begins. */
+kac_status kac_tokenizer_add(kac_tokenizer *t, const char *text, int32_t first_id, int n);
+
 /* Context length that the files state (model_max_length); 0 when they do not: then it is the text encoder's
  * max_position_embeddings. */
 int kac_tokenizer_max_length(const kac_tokenizer *t);

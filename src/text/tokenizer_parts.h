@@ -7,12 +7,13 @@
 #include "text/tokenizer.h"
 #include <pcre2.h>
 
-enum { KAC_TOKENIZER_MAX_SPECIAL = 256 };
+enum { KAC_TOKENIZER_MAX_SPECIAL = 1024 };
 
 /* A token that is cut out of the text before anything else. */
 typedef struct kac_special {
     char *text;
     int32_t id;
+    int n_more;      /* ids that follow it, for one text that means several */
     bool normalized; /* looked for in the normalised text, spelled as normalisation spells it */
 } kac_special;
 
