@@ -115,6 +115,33 @@ static void test_bad_inputs(void) {
     golden_close(&g);
 }
 
+/* Inputs that only some networks read. */
+static void test_bad_conditions(void) {
+    static const struct {
+        const char *name, *without;
+    } missing[] = {{"unet/sdxl", "time_ids"},
+                   {"unet/sdxl", "text_embeds"},
+                   {"unet/class_table", "class_labels"},
+                   {"unet/class_identity", "class_labels"},
+                   {"unet_plain/classes", "class_labels"}};
+    for (int i = 0; i < KAC_COUNT_OF(missing); i++) {
+        golden g;
+        if (!CHECK_OK(golden_open(&g, missing[i].name))) return;
+        expect(&g, args_of(&g, "unet", write_inputs(&g, missing[i].without)), KAC_E_USAGE, missing[i].without);
+        golden_close(&g);
+    }
+    static float zeros[3 * 3 * 8 * 8];
+    static const int64_t labels[3] = {0, 10, 11};
+    const kac_st_item more[] = {
+        {.name = "timestep", .tensor = kac_tensor_make(zeros, KAC_F32, 1)},
+        {.name = "class_labels", .tensor = kac_tensor_make((void *)(uintptr_t)labels, KAC_I64, 3)}};
+    golden g;
+    if (!CHECK_OK(golden_open(&g, "unet_plain/classes"))) return;
+    const kac_tensor sample = kac_tensor_make(zeros, KAC_F32, 3, 3, 8, 8);
+    expect(&g, args_of(&g, "unet", one_tensor("sample", sample, more, 2)), KAC_E_SHAPE, "the classes 0 to 10");
+    golden_close(&g);
+}
+
 static void test_bad_ids(void) {
     static const int32_t ids[4] = {97, 1, 98, 500};
     golden g;
@@ -130,6 +157,12 @@ static void test_bad_ids(void) {
 int main(void) {
     test_component("unet/inpaint", "unet", (const char *const[]){"sample", NULL}, "mid_block");
     test_component("unet_plain/heads", "unet", (const char *const[]){"sample", NULL}, "down_blocks.1.attentions.0");
+    test_component("unet/sdxl", "unet", (const char *const[]){"sample", NULL}, "add_embedding");
+    test_component("unet/class_table", "unet", (const char *const[]){"sample", NULL}, "class_embedding");
+    test_component("unet/class_identity", "unet", (const char *const[]){"sample", NULL}, "encoder_hid_proj");
+    test_component("unet_plain/classes", "unet", (const char *const[]){"sample", NULL}, "time_embedding");
+    test_component("clip_text/bigg", "text_encoder", (const char *const[]){"last_hidden_state", "text_embeds", NULL},
+                   "text_projection");
     test_component("vae/no_attention", "vae.encode", (const char *const[]){"moments", NULL}, "encoder.mid_block");
     test_component("vae/no_attention", "vae.decode", (const char *const[]){"sample", NULL}, "decoder.conv_in");
     test_component("tiny/three", "vae.encode", (const char *const[]){"latents", NULL}, "encoder.layers.0");
@@ -140,6 +173,7 @@ int main(void) {
                    "vision_model.embeddings");
     CHECK(remove(temp_path("out.safetensors")) == 0);
     test_bad_inputs();
+    test_bad_conditions();
     test_bad_ids();
     return check_done();
 }
