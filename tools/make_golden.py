@@ -276,6 +276,7 @@ def main():
     import golden_pipeline_xl
     import golden_task
     import golden_schedulers
+    import golden_grad
     for case in golden_cases.networks():
         if case["name"].startswith(options.only):
             run_case(case, options.out)
@@ -288,6 +289,7 @@ def main():
     golden_task.tasks(options.out, options.only)
     import golden_lora
     golden_lora.run(options.out, options.only)
+    golden_grad.grads(options.out, options.only)
 
 
 if __name__ == "__main__":

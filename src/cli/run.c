@@ -14,6 +14,8 @@ static const kac_option_spec options[] = {
     {"out", 'o', KAC_OPT_TEXT, NULL, .meta = "FILE", .help = "safetensors file to write"},
     {"taps", 0, KAC_OPT_TEXT, NULL, .meta = "FILE",
      .help = "networks: also write every named intermediate result there"},
+    {"grad", 0, KAC_OPT_BOOL, "false",
+     .help = "networks: from grad.OUTPUT in the input file to grad.INPUT in the output file (vector-Jacobian product)"},
     {"dtype", 0, KAC_OPT_CHOICE, "f32", .choices = "f32|bf16", .help = "networks: arithmetic"},
     {"backend", 0, KAC_OPT_CHOICE, "cpu", .choices = KAC_BACKEND_CHOICES,
      .help = "networks: ref is slow, the formulas in plain C; onednn: products by oneDNN"},
@@ -136,6 +138,7 @@ static kac_status run_network(kac_cli *cli) {
     const kac_options *o = cli->options;
     kac_run_component_args args = {.component = cli->words[0],
                                    .taps_path = kac_options_text(o, "taps"),
+                                   .grad = kac_options_bool(o, "grad"),
                                    .dtype = strcmp(kac_options_text(o, "dtype"), "bf16") == 0 ? KAC_BF16 : KAC_F32,
                                    .n_threads = (int)kac_options_int(o, "threads"),
                                    .n_repeat = (int)kac_options_int(o, "repeat")};

@@ -60,8 +60,12 @@ kac_status kac_nn_attention_run(kac_ctx *c, const kac_nn_attention *m, kac_tenso
     KAC_TRY(self_attention(c, &a, qkv, m->heads));
     kac_tensor out = kac_tensor_reshape(whole, n, pixels, channels);
     KAC_TRY(kac_nn_linear_run(c, &out, &m->to_out, a, KAC_ACT_NONE, kac_tensor_reshape(*x, n, pixels, channels)));
-    if (m->out_scale != 1) KAC_TRY(kac_lincomb(c, &whole, 1, &whole, &(double){1 / m->out_scale}, 1));
     *x = whole;
+    if (m->out_scale != 1) {
+        kac_tensor scaled = kac_scope_reuse(c, whole);
+        KAC_TRY(kac_lincomb(c, &scaled, 1, &whole, &(double){1 / m->out_scale}, 1));
+        *x = scaled;
+    }
     kac_scope_close(c, mark);
     return kac_tap(c, *x, "%s", m->path.s);
 }

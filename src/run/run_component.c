@@ -6,10 +6,17 @@
 #include "model/codec.h"
 #include "model/unet.h"
 #include "tensor/convert.h"
+#include "tensor/tape.h"
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_OUTPUTS = 4, MAX_ROWS = KAC_UNET_MAX_BATCH };
+enum {
+    MAX_RESULTS = 3,
+    MAX_INPUTS = 8,
+    MAX_OUTPUTS = MAX_RESULTS + MAX_INPUTS,
+    MAX_NAME = 40,
+    MAX_ROWS = KAC_UNET_MAX_BATCH
+};
 
 /* Intermediate results, copied as they come; names and data on the heap. */
 typedef struct tap_list {
@@ -26,6 +33,10 @@ typedef struct job {
     kac_st_item outputs[MAX_OUTPUTS];
     int n_outputs;
     tap_list taps;
+    kac_grad_tape tape; /* with a->grad */
+    kac_tensor grad[MAX_INPUTS];
+    char grad_name[MAX_INPUTS][MAX_NAME]; /* "grad.sample" */
+    int n_grads;
 } job;
 
 /* ---- tensors from and to files ---- */
@@ -53,9 +64,21 @@ static kac_status read_numbers(job *j, const char *name, int rank, kac_tensor *o
     if (!is_float(t.dtype))
         return KAC_FAIL(KAC_E_USAGE, "%s: \"%s\" is %s; it must be F32, F16, BF16 or F64", j->a->in_path, name,
                         kac_dtype_name(t.dtype));
-    if (rank == 4) t = kac_tensor_transpose(kac_tensor_transpose(t, 1, 2), 2, 3);
+    if (t.rank == 4) t = kac_tensor_transpose(kac_tensor_transpose(t, 1, 2), 2, 3);
     KAC_TRY(kac_take(out, &j->c.run, KAC_F32, t.rank, t.shape));
     return kac_copy(&j->c, out, t);
+}
+
+/* The same as an input of the network, whose gradient is wanted with --grad. */
+static kac_status read_input(job *j, const char *name, int rank, kac_tensor *out) {
+    KAC_TRY(read_numbers(j, name, rank, out));
+    if (!j->a->grad) return KAC_OK;
+    KAC_ASSERT(j->n_grads < MAX_INPUTS);
+    kac_tensor *grad = &j->grad[j->n_grads];
+    snprintf(j->grad_name[j->n_grads++], MAX_NAME, "grad.%s", name);
+    KAC_TRY(kac_take(grad, &j->c.run, KAC_F32, out->rank, out->shape));
+    memset(grad->data, 0, kac_tensor_bytes(*grad));
+    return kac_tape_watch(&j->tape, *out, *grad);
 }
 
 /* Token ids on the heap. */
@@ -166,7 +189,7 @@ typedef struct pass {
 
 /* Runs it as often as asked; the results of the last time stay in scratch. */
 static kac_status repeat(job *j, pass *p, kac_status (*forward)(kac_ctx *c, pass *p)) {
-    const int n = j->a->n_repeat > 1 ? j->a->n_repeat : 1;
+    const int n = j->a->n_repeat > 1 && !j->a->grad ? j->a->n_repeat : 1; /* a recorded pass must stay in memory */
     const size_t mark = kac_arena_mark(&j->c.scratch);
     for (int i = 0; i < n; i++) {
         kac_arena_release(&j->c.scratch, mark);
@@ -177,6 +200,53 @@ static kac_status repeat(job *j, pass *p, kac_status (*forward)(kac_ctx *c, pass
     }
     return KAC_OK;
 }
+
+/* ---- gradients ---- */
+
+/* From here on the network is recorded, if gradients are wanted. */
+static void begin(job *j) {
+    if (j->a->grad) kac_tape_start(&j->tape);
+}
+
+/* grad.NAME of the file, if it is there, is what the results' gradients start from. */
+static kac_status seed(job *j, const char *name, kac_tensor out, int *n_seeds) {
+    char full[MAX_NAME];
+    kac_tensor given = {0}, same = {0};
+    snprintf(full, sizeof full, "grad.%s", name);
+    if (kac_weights_entry_of(&j->in, full) == NULL) return KAC_OK;
+    KAC_TRY(read_numbers(j, full, out.rank, &given));
+    if (!kac_tensor_same_shape(given, out)) {
+        char have[96], want[96];
+        int64_t shape[KAC_MAX_RANK];
+        reference_shape(shape, out);
+        kac_tensor_text(kac_tensor_of(NULL, KAC_F32, out.rank, shape), want, sizeof want);
+        reference_shape(shape, given);
+        kac_tensor_text(kac_tensor_of(NULL, KAC_F32, given.rank, shape), have, sizeof have);
+        return KAC_FAIL(KAC_E_SHAPE, "%s: \"%s\" is %s, the output is %s", j->a->in_path, full, have, want);
+    }
+    same = kac_tensor_of(given.data, KAC_F32, out.rank, out.shape);
+    (*n_seeds)++;
+    return kac_tape_seed(&j->tape, out, same);
+}
+
+/* All results to the outputs; then, backward, the gradients of all inputs. Before the network is freed. */
+static kac_status deliver(job *j, const pass *p, const char *const *names) {
+    int n_seeds = 0;
+    if (j->a->grad) kac_tape_stop(&j->tape);
+    for (int i = 0; i < MAX_RESULTS; i++)
+        if (p->out[i].data != NULL) KAC_TRY(add_output(j, names[i], p->out[i]));
+    if (!j->a->grad) return KAC_OK;
+    for (int i = 0; i < MAX_RESULTS; i++)
+        if (p->out[i].data != NULL) KAC_TRY(seed(j, names[i], p->out[i], &n_seeds));
+    if (n_seeds == 0)
+        return KAC_FAIL(KAC_E_USAGE, "%s has no gradient to start from: put \"grad.%s\" (the output's shape) in it",
+                        j->a->in_path, names[0]);
+    KAC_TRY(kac_tape_replay(&j->tape));
+    for (int i = 0; i < j->n_grads; i++) KAC_TRY(add_output(j, j->grad_name[i], j->grad[i]));
+    return KAC_OK;
+}
+
+/* ---- networks ---- */
 
 static kac_status forward_unet(kac_ctx *c, pass *p) {
     return kac_unet_forward(&p->out[0], p->unet, c, p->x, p->timestep, p->cond, NULL);
@@ -198,10 +268,10 @@ static kac_status read_reals(job *j, const char *name, double **out, int64_t *ro
 /* What the network's configuration asks for beside sample and timestep, and what is there of it. */
 static kac_status read_conditions(job *j, const kac_unet_config *cfg, kac_unet_inputs *in, double **owned) {
     int64_t rows = 0, n = 0;
-    if (cfg->conditional) KAC_TRY(read_numbers(j, "encoder_hidden_states", 3, &in->tokens));
+    if (cfg->conditional) KAC_TRY(read_input(j, "encoder_hidden_states", 3, &in->tokens));
     in->n = cfg->conditional ? in->tokens.shape[0] : 0;
     if (cfg->addition == KAC_ADDITION_TEXT_TIME) {
-        KAC_TRY(read_numbers(j, "text_embeds", 2, &in->pooled));
+        KAC_TRY(read_input(j, "text_embeds", 2, &in->pooled));
         KAC_TRY(read_reals(j, "time_ids", &owned[0], &rows, &n));
         if (rows != in->n)
             return KAC_FAIL(KAC_E_SHAPE, "%s: \"time_ids\" has %lld rows, \"encoder_hidden_states\" %lld",
@@ -209,10 +279,10 @@ static kac_status read_conditions(job *j, const kac_unet_config *cfg, kac_unet_i
         in->time_ids = owned[0], in->n_time_ids = (int)n;
     }
     if (cfg->time_cond_dim > 0 && kac_weights_entry_of(&j->in, "timestep_cond") != NULL)
-        KAC_TRY(read_numbers(j, "timestep_cond", 2, &in->timestep_cond));
+        KAC_TRY(read_input(j, "timestep_cond", 2, &in->timestep_cond));
     if (cfg->class_embed == KAC_CLASS_EMBED_NONE) return KAC_OK;
     if (cfg->class_embed != KAC_CLASS_EMBED_TABLE && cfg->class_embed != KAC_CLASS_EMBED_TIMESTEP) {
-        KAC_TRY(read_numbers(j, "class_labels", 2, &in->label_rows));
+        KAC_TRY(read_input(j, "class_labels", 2, &in->label_rows));
         if (!cfg->conditional) in->n = in->label_rows.shape[0];
         return KAC_OK;
     }
@@ -227,7 +297,7 @@ static kac_status read_conditions(job *j, const kac_unet_config *cfg, kac_unet_i
 
 static kac_status unet_with_prompt(job *j, pass *p) {
     double timestep[MAX_ROWS], *owned[2] = {NULL, NULL};
-    KAC_TRY(read_numbers(j, "sample", 4, &p->x));
+    KAC_TRY(read_input(j, "sample", 4, &p->x));
     if (p->x.shape[0] > MAX_ROWS)
         return KAC_FAIL(KAC_E_SHAPE, "%s: \"sample\" has %lld rows; at most %d", j->a->in_path,
                         (long long)p->x.shape[0], MAX_ROWS);
@@ -237,13 +307,15 @@ static kac_status unet_with_prompt(job *j, pass *p) {
     kac_unet_cond *cond = NULL;
     kac_unet_inputs in = {0};
     kac_status s = read_conditions(j, cfg, &in, owned);
+    if (s == KAC_OK) begin(j);
     if (s == KAC_OK && (cfg->conditional || cfg->class_embed != KAC_CLASS_EMBED_NONE))
         s = kac_unet_condition(&cond, p->unet, &j->c, &in);
     p->cond = cond;
     if (s == KAC_OK) s = repeat(j, p, forward_unet);
+    if (s == KAC_OK) s = deliver(j, p, (const char *const[]){"sample"});
     kac_unet_cond_free(cond);
     kac_free(owned[0]), kac_free(owned[1]);
-    return s == KAC_OK ? add_output(j, "sample", p->out[0]) : s;
+    return s;
 }
 
 static kac_status run_unet(job *j) {
@@ -275,13 +347,12 @@ static kac_status text_or_both(job *j, pass *p, bool image, int32_t **ids) {
                                             {"image_embeds", "text_embeds", "logits_per_image"}};
     if (image && !kac_clip_config_of(p->clip)->has_vision)
         return KAC_FAIL(KAC_E_UNSUPPORTED, "%s holds a text encoder only; run text_encoder", j->source.path);
-    if (image) KAC_TRY(read_numbers(j, "pixel_values", 4, &p->x));
+    if (image) KAC_TRY(read_input(j, "pixel_values", 4, &p->x));
     KAC_TRY(read_ids(j, ids, &p->n_ids, &p->n_tokens));
     p->ids = *ids;
+    begin(j);
     KAC_TRY(repeat(j, p, image ? forward_clip : forward_text));
-    for (int i = 0; i < 3; i++)
-        if (p->out[i].data != NULL) KAC_TRY(add_output(j, names[image][i], p->out[i]));
-    return KAC_OK;
+    return deliver(j, p, names[image]);
 }
 
 static kac_status run_clip_part(job *j, bool image) {
@@ -314,10 +385,12 @@ static kac_status run_codec_part(job *j, bool decode) {
     KAC_TRY(kac_codec_load_from(&codec, &j->c, &j->source));
     pass p = {.codec = codec};
     const char *code = kac_codec_config_of(codec)->tiny ? "latents" : "moments";
-    kac_status s = read_numbers(j, decode ? "z" : "sample", 4, &p.x);
+    kac_status s = read_input(j, decode ? "z" : "sample", 4, &p.x);
+    begin(j);
     if (s == KAC_OK) s = repeat(j, &p, decode ? forward_decode : forward_encode);
+    if (s == KAC_OK) s = deliver(j, &p, (const char *const[]){decode ? "sample" : code});
     kac_codec_free(codec);
-    return s == KAC_OK ? add_output(j, decode ? "sample" : code, p.out[0]) : s;
+    return s;
 }
 
 static kac_status run_vae_encode(job *j) {
@@ -345,6 +418,7 @@ static kac_status run_in_ctx(job *j, kac_status (*run)(job *j)) {
         j->c.tap = keep_tap;
         j->c.tap_self = &j->taps;
     }
+    if (j->a->grad) KAC_TRY(kac_tape_open(&j->tape, &j->c, 0));
     KAC_TRY(run(j));
     KAC_TRY(kac_st_write(j->a->out_path, j->outputs, j->n_outputs, NULL, 0));
     return j->a->taps_path == NULL ? KAC_OK : kac_st_write(j->a->taps_path, j->taps.items, j->taps.n, NULL, 0);
@@ -353,6 +427,7 @@ static kac_status run_in_ctx(job *j, kac_status (*run)(job *j)) {
 static kac_status run_with_input(job *j, kac_status (*run)(job *j)) {
     KAC_TRY(kac_ctx_open(&j->c, j->a->ops, j->a->dtype, j->a->n_threads, NULL));
     const kac_status s = run_in_ctx(j, run);
+    kac_tape_close(&j->tape);
     free_taps(&j->taps);
     kac_ctx_close(&j->c);
     return s;

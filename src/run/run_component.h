@@ -20,6 +20,9 @@ typedef struct kac_run_component_args {
     const char *component;
     const char *model_dir; /* whatever kac_source_open takes */
     const char *in_path, *out_path;
+    /* Also reads "grad.NAME" for results of the network (those that are there) and writes "grad.NAME" for its floating-point
+     * inputs: the vector-Jacobian product. One pass, whatever n_repeat says. */
+    bool grad;
     const char *taps_path; /* NULL: none; else a safetensors file of every named intermediate result */
     const struct kac_ops *ops;
     kac_dtype dtype;   /* KAC_F32 or KAC_BF16 */

@@ -336,10 +336,9 @@ kac_status kac_tape_watch(kac_grad_tape *t, kac_tensor x, kac_tensor grad) {
     return node_add(t, &id, x, grad.data);
 }
 
-kac_status kac_tape_start(kac_grad_tape *t) {
+void kac_tape_start(kac_grad_tape *t) {
     KAC_ASSERT(t->c->tape == NULL);
     t->c->tape = &t->tape;
-    return KAC_OK;
 }
 
 void kac_tape_stop(kac_grad_tape *t) {

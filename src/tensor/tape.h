@@ -4,7 +4,7 @@
  *     KAC_TRY(kac_tape_open(&t, c));
  *     const size_t mark = kac_arena_mark(&c->scratch);
  *     KAC_TRY(kac_tape_watch(&t, x, dx));            // dx, f32: dL/dx will be added to it
- *     KAC_TRY(kac_tape_start(&t));                   // from here on ops are recorded and scratch is kept
+ *     kac_tape_start(&t);                            // from here on ops are recorded and scratch is kept
  *     … any model code …
  *     kac_tape_stop(&t);
  *     KAC_TRY(kac_tape_seed(&t, y, dy));             // dL/dy, as often as there are results
@@ -48,7 +48,7 @@ void kac_tape_close(kac_grad_tape *t); /* a zeroed tape is fine */
 
 /* dL/dx is wanted, added to grad: f32 of x's shape, contiguous as x, the caller's. For a weight: kac_weight_identity(w). */
 kac_status kac_tape_watch(kac_grad_tape *t, kac_tensor x, kac_tensor grad);
-kac_status kac_tape_start(kac_grad_tape *t);
+void kac_tape_start(kac_grad_tape *t);
 void kac_tape_stop(kac_grad_tape *t);
 /* dL/dy += grad (f32, contiguous). Nothing when y does not depend on anything watched. y is a result or a dense part of one. */
 kac_status kac_tape_seed(kac_grad_tape *t, kac_tensor y, kac_tensor grad);
