@@ -6,6 +6,7 @@
  * few of them left. */
 #include "model/unet_net.h"
 #include "nn/scope.h"
+#include "tensor/tape.h"
 
 enum { MAX_SKIPS = KAC_UNET_MAX_BLOCKS * (KAC_UNET_MAX_LAYERS + 1) + 1 };
 
@@ -319,8 +320,12 @@ kac_status kac_unet_forward(kac_tensor *out, const kac_unet *u, kac_ctx *c, kac_
     if (out->data == NULL)
         KAC_TRY(kac_take_make(out, &c->scratch, KAC_F32, n, sample.shape[1], sample.shape[2], u->cfg.out_channels));
     find_rows(&r, timestep, cond, cond_row, (int)n);
-    pass p = {.u = u, .c = c, .time = {.row = r.row}};
-    if (cond != NULL) p.cond = (kac_nn_cond){.layer = cond->kv, .row = cond_row};
+    pass p = {.u = u, .c = c, .time = {.row = kac_tape_keep(c, r.row, sizeof r.row)}};
+    if (cond != NULL) {
+        p.cond.layer = kac_tape_keep(c, cond->kv, (size_t)cond->n_kv * sizeof cond->kv[0]);
+        p.cond.row = kac_tape_keep(c, cond_row, (size_t)n * sizeof *cond_row);
+    }
+    if (p.time.row == NULL || (cond != NULL && p.cond.row == NULL)) return KAC_E_MEMORY;
     const size_t mark = kac_scope_open(c);
     const kac_status s = run_all(&p, out, sample, cond, &r);
     kac_scope_close(c, mark);

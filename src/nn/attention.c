@@ -1,5 +1,6 @@
 #include "nn/blocks.h"
 #include "nn/scope.h"
+#include "tensor/tape.h"
 #include <math.h>
 
 enum { Q, K, V, OUT, N_NAMES };
@@ -45,28 +46,41 @@ static kac_status self_attention(kac_ctx *c, kac_tensor *out, kac_tensor qkv, in
     return KAC_OK;
 }
 
-kac_status kac_nn_attention_run(kac_ctx *c, const kac_nn_attention *m, kac_tensor *x) {
-    const int64_t n = x->shape[0], pixels = x->shape[1] * x->shape[2], channels = x->shape[3];
-    kac_tensor whole = kac_scope_reuse(c, *x);
-    KAC_TRY(kac_nn_out(c, &whole, n, x->shape[1], x->shape[2], channels));
+/* What a segment needs to run again; out may be x. */
+typedef struct attention_call {
+    const kac_nn_attention *m;
+    kac_tensor out, x;
+} attention_call;
+
+static kac_status run_attention(kac_ctx *c, const void *args) {
+    const attention_call *call = args;
+    const kac_nn_attention *m = call->m;
+    const kac_tensor x = call->x;
+    const int64_t n = x.shape[0], pixels = x.shape[1] * x.shape[2], channels = x.shape[3];
     const size_t mark = kac_scope_open(c);
-    kac_tensor h = *x, qkv = KAC_NONE;
+    kac_tensor h = x, qkv = KAC_NONE, whole = call->out;
+    kac_tensor sum = m->out_scale != 1 ? kac_scope_reuse(c, whole) : whole;
+    KAC_TRY(kac_nn_out(c, &sum, n, x.shape[1], x.shape[2], channels));
     if (m->has_norm) {
         h = KAC_NONE;
-        KAC_TRY(kac_nn_norm_run(c, &h, &m->norm, *x, KAC_ACT_NONE));
+        KAC_TRY(kac_nn_norm_run(c, &h, &m->norm, x, KAC_ACT_NONE));
     }
     KAC_TRY(kac_nn_linear_run(c, &qkv, &m->qkv, kac_tensor_reshape(h, n, pixels, channels), KAC_ACT_NONE, KAC_NONE));
     kac_tensor a = m->has_norm ? kac_scope_reuse(c, kac_tensor_reshape(h, n, pixels, channels)) : KAC_NONE;
     KAC_TRY(self_attention(c, &a, qkv, m->heads));
-    kac_tensor out = kac_tensor_reshape(whole, n, pixels, channels);
-    KAC_TRY(kac_nn_linear_run(c, &out, &m->to_out, a, KAC_ACT_NONE, kac_tensor_reshape(*x, n, pixels, channels)));
-    *x = whole;
-    if (m->out_scale != 1) {
-        kac_tensor scaled = kac_scope_reuse(c, whole);
-        KAC_TRY(kac_lincomb(c, &scaled, 1, &whole, &(double){1 / m->out_scale}, 1));
-        *x = scaled;
-    }
+    kac_tensor out = kac_tensor_reshape(sum, n, pixels, channels);
+    KAC_TRY(kac_nn_linear_run(c, &out, &m->to_out, a, KAC_ACT_NONE, kac_tensor_reshape(x, n, pixels, channels)));
+    if (m->out_scale != 1) KAC_TRY(kac_lincomb(c, &whole, 1, &sum, &(double){1 / m->out_scale}, 1));
     kac_scope_close(c, mark);
+    return KAC_OK;
+}
+
+kac_status kac_nn_attention_run(kac_ctx *c, const kac_nn_attention *m, kac_tensor *x) {
+    kac_tensor whole = kac_scope_reuse(c, *x);
+    KAC_TRY(kac_nn_out(c, &whole, x->shape[0], x->shape[1], x->shape[2], x->shape[3]));
+    const attention_call call = {m, whole, *x};
+    KAC_TRY(kac_segment(c, run_attention, &call, sizeof call, whole));
+    *x = whole;
     return kac_tap(c, *x, "%s", m->path.s);
 }
 
@@ -163,15 +177,23 @@ static kac_status feed_forward(kac_ctx *c, kac_tensor *h, const kac_nn_transform
     return KAC_OK;
 }
 
-kac_status kac_nn_transformer_run(kac_ctx *c, const kac_nn_transformer *m, kac_tensor *x, kac_nn_cond cond) {
-    const int64_t n = x->shape[0], pixels = x->shape[1] * x->shape[2], channels = x->shape[3];
-    kac_tensor whole = kac_scope_reuse(c, *x);
-    KAC_TRY(kac_nn_out(c, &whole, n, x->shape[1], x->shape[2], channels));
+typedef struct transformer_call {
+    const kac_nn_transformer *m;
+    kac_tensor out, x;
+    kac_nn_cond cond;
+} transformer_call;
+
+static kac_status run_transformer(kac_ctx *c, const void *args) {
+    const transformer_call *call = args;
+    const kac_nn_transformer *m = call->m;
+    const kac_nn_cond cond = call->cond;
+    const kac_tensor x = call->x;
+    const int64_t n = x.shape[0], pixels = x.shape[1] * x.shape[2], channels = x.shape[3];
     const size_t mark = kac_scope_open(c);
     kac_tensor h = KAC_NONE, x_norm = KAC_NONE;
     KAC_TRY(kac_take_make(&h, &c->scratch, c->dtype, n, pixels, channels));
     const size_t mark_norm = kac_scope_open(c);
-    KAC_TRY(kac_nn_norm_run(c, &x_norm, &m->norm, *x, KAC_ACT_NONE));
+    KAC_TRY(kac_nn_norm_run(c, &x_norm, &m->norm, x, KAC_ACT_NONE));
     KAC_TRY(
         kac_nn_linear_run(c, &h, &m->proj_in, kac_tensor_reshape(x_norm, n, pixels, channels), KAC_ACT_NONE, KAC_NONE));
     kac_scope_close(c, mark_norm);
@@ -181,10 +203,18 @@ kac_status kac_nn_transformer_run(kac_ctx *c, const kac_nn_transformer *m, kac_t
         KAC_TRY(feed_forward(c, &h, m, i));
         KAC_TRY(kac_tap(c, h, "%s.transformer_blocks.%d", m->path.s, i));
     }
-    kac_tensor out = kac_tensor_reshape(whole, n, pixels, channels);
-    KAC_TRY(kac_nn_linear_run(c, &out, &m->proj_out, h, KAC_ACT_NONE, kac_tensor_reshape(*x, n, pixels, channels)));
-    *x = whole;
+    kac_tensor out = kac_tensor_reshape(call->out, n, pixels, channels);
+    KAC_TRY(kac_nn_linear_run(c, &out, &m->proj_out, h, KAC_ACT_NONE, kac_tensor_reshape(x, n, pixels, channels)));
     kac_scope_close(c, mark);
+    return KAC_OK;
+}
+
+kac_status kac_nn_transformer_run(kac_ctx *c, const kac_nn_transformer *m, kac_tensor *x, kac_nn_cond cond) {
+    kac_tensor whole = kac_scope_reuse(c, *x);
+    KAC_TRY(kac_nn_out(c, &whole, x->shape[0], x->shape[1], x->shape[2], x->shape[3]));
+    const transformer_call call = {m, whole, *x, cond};
+    KAC_TRY(kac_segment(c, run_transformer, &call, sizeof call, whole));
+    *x = whole;
     return kac_tap(c, *x, "%s", m->path.s);
 }
 

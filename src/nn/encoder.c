@@ -1,28 +1,49 @@
 #include "nn/encoder.h"
 #include "nn/scope.h"
+#include "tensor/tape.h"
 
 #include <math.h>
 
-kac_status kac_nn_encoder_layer_run(kac_ctx *c, const kac_nn_encoder_layer *m, kac_tensor *h, int64_t heads,
-                                    kac_act act, bool causal, const char *name) {
+typedef struct layer_call {
+    const kac_nn_encoder_layer *m;
+    kac_tensor out, h; /* out may be h */
+    int64_t heads;
+    kac_act act;
+    bool causal;
+    kac_path name;
+} layer_call;
+
+static kac_status run_layer(kac_ctx *c, const void *args) {
+    const layer_call *call = args;
+    const kac_nn_encoder_layer *m = call->m;
+    const kac_tensor h = call->h;
     const size_t mark = kac_scope_open(c);
-    const int64_t width = h->shape[2];
+    const int64_t width = h.shape[2], heads = call->heads;
     kac_tensor x = KAC_NONE, qkv = KAC_NONE, inner = KAC_NONE, part[3];
-    KAC_TRY(kac_nn_norm_run(c, &x, &m->norm1, *h, KAC_ACT_NONE));
+    KAC_TRY(kac_nn_norm_run(c, &x, &m->norm1, h, KAC_ACT_NONE));
     KAC_TRY(kac_nn_linear_run(c, &qkv, &m->qkv, x, KAC_ACT_NONE, KAC_NONE));
     for (int i = 0; i < 3; i++) part[i] = kac_tensor_split(kac_tensor_slice(qkv, 2, i * width, width), 2, heads);
     kac_tensor a = kac_scope_reuse(c, kac_tensor_split(x, 2, heads));
-    const kac_attention_opt o = {.scale = 1 / sqrt((double)(width / heads)), .causal = causal};
+    const kac_attention_opt o = {.scale = 1 / sqrt((double)(width / heads)), .causal = call->causal};
     KAC_TRY(kac_attention(c, &a, part[0], part[1], part[2], o));
-    a = kac_tensor_reshape(a, h->shape[0], h->shape[1], width);
-    kac_tensor sum = kac_scope_reuse(c, *h);
-    KAC_TRY(kac_nn_linear_add(c, &sum, &m->out, a, *h, "%s.self_attn", name));
+    a = kac_tensor_reshape(a, h.shape[0], h.shape[1], width);
+    kac_tensor sum = kac_scope_reuse(c, call->out), out = call->out;
+    KAC_TRY(kac_nn_linear_add(c, &sum, &m->out, a, h, "%s.self_attn", call->name.s));
     x = kac_scope_reuse(c, x);
     KAC_TRY(kac_nn_norm_run(c, &x, &m->norm2, sum, KAC_ACT_NONE));
-    KAC_TRY(kac_nn_linear_run(c, &inner, &m->fc1, x, act, KAC_NONE));
-    *h = kac_scope_reuse(c, sum);
-    KAC_TRY(kac_nn_linear_add(c, h, &m->fc2, inner, sum, "%s.mlp", name));
+    KAC_TRY(kac_nn_linear_run(c, &inner, &m->fc1, x, call->act, KAC_NONE));
+    KAC_TRY(kac_nn_linear_add(c, &out, &m->fc2, inner, sum, "%s.mlp", call->name.s));
     kac_scope_close(c, mark);
+    return KAC_OK;
+}
+
+kac_status kac_nn_encoder_layer_run(kac_ctx *c, const kac_nn_encoder_layer *m, kac_tensor *h, int64_t heads,
+                                    kac_act act, bool causal, const char *name) {
+    kac_tensor out = kac_scope_reuse(c, *h);
+    if (out.data == NULL) KAC_TRY(kac_take(&out, &c->scratch, c->dtype, h->rank, h->shape));
+    const layer_call call = {m, out, *h, heads, act, causal, kac_path_of("%s", name)};
+    KAC_TRY(kac_segment(c, run_layer, &call, sizeof call, out));
+    *h = out;
     return kac_tap(c, *h, "%s", name);
 }
 

@@ -1,5 +1,6 @@
 #include "nn/blocks.h"
 #include "nn/scope.h"
+#include "tensor/tape.h"
 
 kac_status kac_nn_resnet_load(const kac_loader *l, kac_nn_resnet *m, kac_path path, kac_nn_resnet_opt o) {
     m->path = path;
@@ -44,13 +45,20 @@ static kac_status middle(kac_ctx *c, kac_tensor *h, const kac_nn_resnet *m, kac_
     return KAC_OK;
 }
 
-kac_status kac_nn_resnet_run(kac_ctx *c, kac_tensor *out, const kac_nn_resnet *m, kac_tensor x, kac_nn_time time) {
+typedef struct resnet_call {
+    const kac_nn_resnet *m;
+    kac_tensor out, x;
+    kac_nn_time time;
+} resnet_call;
+
+static kac_status run_call(kac_ctx *c, const void *args) {
+    const resnet_call *call = args;
+    const kac_nn_resnet *m = call->m;
     const kac_nn_resnet_opt *o = &m->o;
-    const int64_t height = o->resample > 0 ? 2 * x.shape[1] : o->resample < 0 ? x.shape[1] / 2 : x.shape[1];
-    const int64_t width = o->resample > 0 ? 2 * x.shape[2] : o->resample < 0 ? x.shape[2] / 2 : x.shape[2];
-    KAC_TRY(kac_nn_out(c, out, x.shape[0], height, width, o->n_out));
+    const kac_tensor x = call->x;
     const size_t mark = kac_scope_open(c);
-    kac_tensor h = KAC_NONE, h2 = KAC_NONE, skip = x;
+    kac_tensor h = KAC_NONE, h2 = KAC_NONE, skip = x, out = call->out;
+    kac_tensor sum = o->out_scale != 1 ? kac_scope_reuse(c, out) : out;
     KAC_TRY(kac_nn_norm_run(c, &h, &m->norm1, x, o->act));
     if (o->resample != 0) {
         kac_tensor moved = KAC_NONE;
@@ -59,18 +67,24 @@ kac_status kac_nn_resnet_run(kac_ctx *c, kac_tensor *out, const kac_nn_resnet *m
         skip = KAC_NONE;
         KAC_TRY(resample(c, &skip, x, o->resample));
     }
-    KAC_TRY(middle(c, &h2, m, h, time));
+    KAC_TRY(middle(c, &h2, m, h, call->time));
     if (o->n_in != o->n_out) {
-        kac_tensor projected = kac_scope_reuse(c, *out);
+        kac_tensor projected = kac_scope_reuse(c, out);
         KAC_TRY(kac_nn_linear_run(c, &projected, &m->shortcut, skip, KAC_ACT_NONE, KAC_NONE));
         skip = projected;
     }
-    KAC_TRY(kac_nn_conv_run(c, out, &m->conv2, h2, KAC_ACT_NONE, skip));
-    if (o->out_scale != 1) {
-        kac_tensor whole = kac_scope_reuse(c, *out);
-        KAC_TRY(kac_lincomb(c, &whole, 1, out, &(double){1 / o->out_scale}, 1));
-        *out = whole;
-    }
+    KAC_TRY(kac_nn_conv_run(c, &sum, &m->conv2, h2, KAC_ACT_NONE, skip));
+    if (o->out_scale != 1) KAC_TRY(kac_lincomb(c, &out, 1, &sum, &(double){1 / o->out_scale}, 1));
     kac_scope_close(c, mark);
+    return KAC_OK;
+}
+
+kac_status kac_nn_resnet_run(kac_ctx *c, kac_tensor *out, const kac_nn_resnet *m, kac_tensor x, kac_nn_time time) {
+    const int resample = m->o.resample;
+    const int64_t height = resample > 0 ? 2 * x.shape[1] : resample < 0 ? x.shape[1] / 2 : x.shape[1];
+    const int64_t width = resample > 0 ? 2 * x.shape[2] : resample < 0 ? x.shape[2] / 2 : x.shape[2];
+    KAC_TRY(kac_nn_out(c, out, x.shape[0], height, width, m->o.n_out));
+    const resnet_call call = {m, *out, x, time};
+    KAC_TRY(kac_segment(c, run_call, &call, sizeof call, *out));
     return kac_tap(c, *out, "%s", m->path.s);
 }
