@@ -25,4 +25,10 @@ typedef struct kac_st_pair {
 kac_status kac_st_write(const char *path, const kac_st_item *items, int n_items, const kac_st_pair *metadata,
                         int n_metadata);
 
+/* The same with the numbers made as they are needed: fetch(self, i, &data) gives those of items[i], valid until the next call; of
+ * the tensors only dtype and shape count. */
+typedef kac_status kac_st_fetch(void *self, int i_item, const void **data);
+kac_status kac_st_write_fetched(const char *path, const kac_st_item *items, int n_items, const kac_st_pair *metadata,
+                                int n_metadata, kac_st_fetch *fetch, void *self);
+
 #endif

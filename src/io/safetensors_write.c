@@ -84,20 +84,39 @@ static void add_header(kac_text *t, const kac_st_item *const *sorted, int n, con
     while (t->n % 8 != 0 && !t->failed) kac_text_add(t, " ");
 }
 
-static kac_status write_file(const char *path, const kac_text *header, const kac_st_item *const *sorted, int n) {
+/* Where the numbers come from: fetch NULL: the tensors themselves. */
+typedef struct numbers {
+    const kac_st_item *items;
+    kac_st_fetch *fetch;
+    void *self;
+} numbers;
+
+static kac_status write_file(const char *path, const kac_text *header, const kac_st_item *const *sorted, int n,
+                             const numbers *from) {
     uint8_t length[8];
     for (int i = 0; i < 8; i++) length[i] = (uint8_t)((uint64_t)header->n >> (8 * i));
     kac_staged f;
     KAC_TRY(kac_staged_open(&f, path));
     KAC_TRY(kac_staged_add(&f, length, sizeof(length)));
     KAC_TRY(kac_staged_add(&f, header->s, header->n));
-    for (int i = 0; i < n; i++)
-        KAC_TRY(kac_staged_add(&f, sorted[i]->tensor.data, kac_tensor_bytes(sorted[i]->tensor)));
+    for (int i = 0; i < n; i++) {
+        const void *data = sorted[i]->tensor.data;
+        const kac_status s =
+            from->fetch == NULL ? KAC_OK : from->fetch(from->self, (int)(sorted[i] - from->items), &data);
+        if (s != KAC_OK) kac_staged_cancel(&f);
+        KAC_TRY(s);
+        KAC_TRY(kac_staged_add(&f, data, kac_tensor_bytes(sorted[i]->tensor)));
+    }
     return kac_staged_commit(&f);
 }
 
 kac_status kac_st_write(const char *path, const kac_st_item *items, int n_items, const kac_st_pair *metadata,
                         int n_metadata) {
+    return kac_st_write_fetched(path, items, n_items, metadata, n_metadata, NULL, NULL);
+}
+
+kac_status kac_st_write_fetched(const char *path, const kac_st_item *items, int n_items, const kac_st_pair *metadata,
+                                int n_metadata, kac_st_fetch *fetch, void *self) {
     for (int i = 0; i < n_metadata; i++)
         if (!kac_utf8_valid(metadata[i].key, strlen(metadata[i].key)) ||
             !kac_utf8_valid(metadata[i].value, strlen(metadata[i].value)))
@@ -115,7 +134,7 @@ kac_status kac_st_write(const char *path, const kac_st_item *items, int n_items,
         else if (header.n > KAC_ST_MAX_HEADER_BYTES)
             status = KAC_FAIL(KAC_E_USAGE, "%s: the header would be longer than the format allows", path);
     }
-    if (status == KAC_OK) status = write_file(path, &header, sorted, n_items);
+    if (status == KAC_OK) status = write_file(path, &header, sorted, n_items, &(numbers){items, fetch, self});
     kac_text_free(&header);
     kac_free(sorted);
     return status;

@@ -90,6 +90,20 @@ kac_status kac_ldm_examine(kac_ldm *m, const kac_weights *file) {
     return KAC_OK;
 }
 
+/* Files that kac wrote hold the configurations as texts, which say what shapes cannot. */
+static kac_status stated_config(kac_json *config, const kac_ldm *m, const char *component) {
+    char *key = kac_format(KAC_LDM_CONFIG_KEY "%s", component);
+    const char *text = key == NULL ? NULL : kac_weights_metadata(m->file, key);
+    const bool no_memory = key == NULL;
+    kac_free(key);
+    if (text == NULL) return no_memory ? KAC_E_MEMORY : KAC_OK;
+    kac_json stated;
+    KAC_TRY(kac_json_parse(&stated, text, strlen(text), config->name));
+    kac_json_free(config);
+    *config = stated;
+    return KAC_OK;
+}
+
 kac_status kac_ldm_open(kac_weights *weights, kac_json *config, const kac_ldm *m, const char *component,
                         const char *path) {
     const bool unet = strcmp(component, "unet") == 0, vae = strcmp(component, "vae") == 0,
@@ -105,6 +119,7 @@ kac_status kac_ldm_open(kac_weights *weights, kac_json *config, const kac_ldm *m
     kac_ldm_names n = {.in = m->file, .out = weights, .prefix = prefix, .path = m->file->path, .config = config->root};
     kac_status s = weights->path == NULL || config->root == NULL || config->name == NULL ? KAC_E_MEMORY : KAC_OK;
     if (s == KAC_OK) s = unet ? kac_ldm_unet(&n, m) : vae ? kac_ldm_vae(&n, m) : kac_ldm_text(&n, m, second);
+    if (s == KAC_OK) s = stated_config(config, m, component);
     if (s != KAC_OK) kac_json_free(config);
     return kac_weights_opened(weights, s);
 }
@@ -165,7 +180,17 @@ kac_status kac_ldm_scheduler(kac_json *config, const kac_ldm *m) {
     if (!xl) cJSON_AddBoolToObject(root, "set_alpha_to_one", false);
     if (!xl && !ddim) cJSON_AddBoolToObject(root, "skip_prk_steps", true);
     if (ddim) cJSON_AddBoolToObject(root, "clip_sample", false);
-    if (root != NULL && config->name != NULL) return KAC_OK;
-    kac_json_free(config);
-    return KAC_E_MEMORY;
+    if (root == NULL || config->name == NULL) {
+        kac_json_free(config);
+        return KAC_E_MEMORY;
+    }
+    const kac_status s = stated_config(config, m, "scheduler");
+    if (s != KAC_OK) {
+        kac_json_free(config);
+        return s;
+    }
+    cJSON_DeleteItemFromObjectCaseSensitive(config->root,
+                                            "prediction_type"); /* the caller may have asked for another */
+    cJSON_AddStringToObject(config->root, "prediction_type", m->v_prediction ? "v_prediction" : "epsilon");
+    return KAC_OK;
 }

@@ -9,6 +9,9 @@
 #include "base/json.h"
 #include "io/weights.h"
 
+/* Metadata of the files that kac writes: this and the component's name. */
+#define KAC_LDM_CONFIG_KEY "kac.config."
+
 typedef enum kac_ldm_family { KAC_LDM_SD1, KAC_LDM_SD2, KAC_LDM_XL, KAC_LDM_REFINER } kac_ldm_family;
 
 /* What the names alone say. */

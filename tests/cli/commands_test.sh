@@ -18,7 +18,7 @@ holds() {
 fixture=tests/report/fixture
 
 "$kac" --help >"$dir/all" || fail "--help"
-for command in generate score report info run; do
+for command in generate score report info run convert; do
     "$kac" $command --help >"$dir/out" || fail "$command --help"
     grep -q "^usage: kac $command" "$dir/out" && grep -q -- "--json" "$dir/out" || fail "$command --help: $(head -3 "$dir/out")"
     "$kac" help $command | cmp -s - "$dir/out" || fail "help $command"

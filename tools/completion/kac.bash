@@ -3,7 +3,7 @@ _kac() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words=
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        words="generate score report info run help --help --version"
+        words="generate score report info convert run help --help --version"
         COMPREPLY=($(compgen -W "$words" -- "$cur"))
         return
     fi
@@ -19,6 +19,7 @@ _kac() {
     "generate --resampling") words="multinomial stratified systematic residual ssp" ;;
     "score --dtype") words="f32 bf16" ;;
     "score --backend") words="cpu ref onednn" ;;
+    "convert --dtype") words="keep f32 f16 bf16" ;;
     "run --dtype") words="f32 bf16" ;;
     "run --backend") words="cpu ref onednn" ;;
     "run --sampling-method") words="auto ddim ddpm pndm lms euler euler-ancestral heun dpm2 dpm2-ancestral dpm++2m dpm++2m-sde dpm++2s dpm++2s-sde deis unipc lcm tcd flow-euler flow-euler-sde flow-heun" ;;
@@ -29,6 +30,7 @@ _kac() {
         score) words=" --reward --combine --reward-timeout --prompt --recursive --keep --copy-to --csv --threads --dtype --backend --config --json --help" ;;
         report) words=" --config --json --help" ;;
         info) words=" --config --json --help" ;;
+        convert) words=" --dtype --variant --overwrite --config --json --help" ;;
         run) words=" --model --in --out --taps --dtype --backend --threads --repeat --text --max-length --config --steps --mu --eta --timesteps --sampling-method --json --help" ;;
         esac
     fi
