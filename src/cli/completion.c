@@ -185,7 +185,7 @@ static void man_command(const kac_cli_command *c) {
 }
 
 static void print_man(void) {
-    printf(".\\\" written by `kac completion man`\n.TH KAC 1 \"\" \"kac %s\" \"User Commands\"\n.SH NAME\n"
+    printf(".\\\" written by `kac completion man`\n.TH KAC 1 \"\" \"kac %s\" \"User Commands\"\n.ad l\n.SH NAME\n"
            "kac \\- steer diffusion models by rewards\n.SH SYNOPSIS\n",
            KAC_VERSION);
     for (const kac_cli_command *const *c = kac_cli_commands(); *c != NULL; c++) {
