@@ -1,6 +1,7 @@
 /* kac score FILES…: pictures that exist already, judged and ranked. */
 #include "cli.h"
 #include "io/picture_prompt.h"
+#include "io/utf8.h"
 #include "run/backend.h"
 #include "run/generate_job.h"
 #include "score_files.h"
@@ -42,6 +43,8 @@ typedef struct job {
 static kac_status find_items(job *j) {
     const kac_options *o = j->cli->options;
     const char *given = kac_options_text(o, "prompt");
+    if (given != NULL && !kac_utf8_valid(given, strlen(given)))
+        return KAC_FAIL(KAC_E_USAGE, "the prompt is not valid UTF-8");
     for (int i = 0; i < j->cli->n_words; i++)
         KAC_TRY(kac_score_list_add(&j->list, j->cli->words[i], kac_options_bool(o, "recursive")));
     for (int i = 0; i < j->list.n; i++) {

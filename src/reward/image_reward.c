@@ -89,10 +89,10 @@ kac_status kac_image_reward_prepare(kac_image_reward *r, const char *const *prom
 }
 
 kac_status kac_image_reward_score(kac_image_reward *r, const kac_picture *pictures, int n, double *out) {
-    enum { BATCH = 16 };
-    for (int i = 0; i < n; i += BATCH) {
+    const int batch = r->batch > 0 ? KAC_MIN(r->batch, KAC_REWARD_BATCH) : KAC_REWARD_BATCH;
+    for (int i = 0; i < n; i += batch) {
         const size_t mark = kac_arena_mark(&r->c->scratch);
-        KAC_TRY(r->score(r, pictures + i, KAC_MIN(BATCH, n - i), out + i));
+        KAC_TRY(r->score(r, pictures + i, KAC_MIN(batch, n - i), out + i));
         kac_arena_release(&r->c->scratch, mark);
     }
     return KAC_OK;

@@ -33,11 +33,14 @@ typedef struct kac_picture {
     int prompt; /* index into the prompts of prepare */
 } kac_picture;
 
+enum { KAC_REWARD_BATCH = 16 };
+
 typedef struct kac_image_reward kac_image_reward;
 struct kac_image_reward {
     kac_reward_spec spec; /* weight and shapings are the caller's to apply (mix.h) */
     const char *name;     /* "clip=weights/shapes-clip" */
     double weight;        /* of the spec */
+    int batch;            /* pictures in one call of score; 0: KAC_REWARD_BATCH, which is the most */
     double timeout_ms;    /* of outside programs, for each batch; 0: none */
     bool lost;            /* an outside scorer that failed: every further call fails too */
     void *self;
@@ -61,7 +64,7 @@ void kac_image_reward_close(kac_image_reward *r); /* NULL allowed */
 /* Once, before scoring; text embeddings go to c->run. The list must stay valid. */
 kac_status kac_image_reward_prepare(kac_image_reward *r, const char *const *prompts, int n_prompts);
 
-/* out[i]: the unweighted reward. In batches of at most 16 pictures. In a plan run nothing is read and out is 0. */
+/* out[i]: the unweighted reward. In batches. In a plan run nothing is read and out is 0. */
 kac_status kac_image_reward_score(kac_image_reward *r, const kac_picture *pictures, int n, double *out);
 
 #endif

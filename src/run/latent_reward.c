@@ -99,6 +99,7 @@ static kac_status reward_init(kac_latent_reward *r, const kac_latent_options *o)
     if (r->scored_id == NULL || r->stage == NULL || r->list == NULL || r->values == NULL || r->scores == NULL ||
         r->rgb == NULL || r->pictures == NULL)
         return KAC_E_MEMORY;
+    for (int j = 0; j < r->n_rewards; j++) r->rewards->parts[j]->batch = o->batch; /* as large as what was rehearsed */
     return kac_reward_set_prepare(r->rewards, o->prompts, o->n_groups);
 }
 

@@ -68,6 +68,7 @@ holds 0 "$dir/in" --reward "$red" --reward "$red" --combine mean-std=2 -- \
 holds 0 "$dir/in" --reward "$red,z" -- 'abs(sum(r["reward"] for r in rows)) < 1e-9 and abs(sum(r["reward"] ** 2 for r in rows) / len(rows) - 1) < 1e-9'
 holds 2 "$dir/in" --reward "$red" --combine sun -- '"did you mean \"sum\"" in d["error"]'
 holds 2 "$dir/in" --reward "jpeg,hing=1" -- '"did you mean \"hinge\"" in d["error"]'
+holds 2 "$dir/in" --reward jpeg --prompt $'\xff' -- '"UTF-8" in d["error"]'
 
 # ---- a broken picture among good ones ----
 mkdir "$dir/mixed"

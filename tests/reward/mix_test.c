@@ -1,4 +1,5 @@
 /* The texts of rewards, their shapings and combinations: hand-computed values, and gradients against finite differences. */
+#include "base/memory.h"
 #include "check.h"
 #include "reward/mix.h"
 #include "util/temp.h"
@@ -248,6 +249,30 @@ static void test_running(void) {
     kac_reward_spec_free(&specs[0]), kac_reward_spec_free(&specs[1]);
 }
 
+/* Every allocation in turn fails: a status each time, and nothing lost (the sanitizer's to see). */
+static void test_memory(void) {
+    temp_write("groups.json", groups, sizeof groups - 1);
+    char combine[600];
+    snprintf(combine, sizeof combine, "worst-group=%s", temp_path("groups.json"));
+    const char *const texts[] = {"a=x:2,z", "b", "c"};
+    bool done = false;
+    for (long n = 1; !done && n < 200; n++) {
+        kac_reward_spec specs[3] = {0};
+        const kac_reward_spec *list[3] = {&specs[0], &specs[1], &specs[2]};
+        kac_mix *m = NULL;
+        kac_alloc_fail_after(n);
+        kac_status s = KAC_OK;
+        for (int i = 0; i < 3 && s == KAC_OK; i++) s = kac_reward_spec_parse(&specs[i], texts[i]);
+        if (s == KAC_OK) s = kac_mix_open(&m, list, 3, combine);
+        kac_alloc_fail_after(0);
+        done = s == KAC_OK;
+        CHECK(done || s == KAC_E_MEMORY);
+        kac_mix_close(m);
+        for (int i = 0; i < 3; i++) kac_reward_spec_free(&specs[i]);
+    }
+    CHECK(done);
+}
+
 int main(void) {
     test_texts();
     test_bad_texts();
@@ -255,5 +280,6 @@ int main(void) {
     test_bad_combinations();
     test_bad_values();
     test_running();
+    test_memory();
     return check_done();
 }

@@ -199,6 +199,23 @@ static void test_start(void) {
     kac_generate_result_free(&whole);
 }
 
+/* More particles than one batch: every network and reward stays within what was rehearsed. */
+static void test_small_batches(void) {
+    const char *const sizes[] = {"1", "3", "20"};
+    kac_generate_result first = {0}, r;
+    for (int i = 0; i < 3; i++) {
+        const setting settings[] = {{"prompt", "a red star"}, {"output", temp_path(sizes[i])},
+                                    {"batch-size", sizes[i]}, {"particles", "20"},
+                                    {"steps", "2"},           {"score-every", "1"},
+                                    {"previews", "false"},    {NULL}};
+        if (!CHECK_OK(run(&r, "fk", settings))) break;
+        if (i > 0) CHECK(same_pictures(first.folder, r.folder, 20));
+        if (i > 0) kac_generate_result_free(&r);
+        if (i == 0) first = r;
+    }
+    kac_generate_result_free(&first);
+}
+
 static void test_refused(void) {
     static const struct {
         setting a, b;
@@ -272,5 +289,6 @@ int main(void) {
     test_alone();
     test_resume();
     test_start();
+    test_small_batches();
     return check_done();
 }
