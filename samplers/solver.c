@@ -274,6 +274,7 @@ kac_status kac_solver_init(kac_solver *s, const kac_schedule *schedule, const ka
     KAC_TRY(check_steps(&sch, o, f));
     KAC_TRY(check_timesteps(&sch, o, f));
     kac_levels l = {.n = steps_asked(o)};
+    s->n_asked = l.n;
     const size_t n_rows = (size_t)kac_rows_room(l.n);
     l.timestep = kac_alloc((size_t)l.n * sizeof(double));
     l.sigma = kac_alloc(((size_t)l.n + 1) * sizeof(double));

@@ -85,7 +85,8 @@ typedef struct kac_solver_options {
 
 typedef struct kac_solver {
     kac_solver_kind kind; /* never AUTO */
-    int n_steps;
+    int n_steps;          /* rows */
+    int n_asked;          /* steps as a user counts them, those before `begin` included */
     kac_solver_row *rows;    /* [n_steps] */
     int n_past;              /* past[] in use */
     double init_noise_sigma; /* x_K = init_noise_sigma · z */

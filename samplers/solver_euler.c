@@ -4,8 +4,14 @@
 #include "samplers/solver_table.h"
 #include <math.h>
 
-/* Noise of an ancestral step: it goes down to sigma `down`, fresh noise of `up` brings it back to `next`. */
+/* Noise of an ancestral step: it goes down to sigma `down`, fresh noise of `up` brings it back to `next`. Where a step is
+ * large, up is almost next and what is left for down is the reference's float32 rounding; it is followed as long as
+ * there is something left. */
 static void ancestral(double *up, double *down, double sigma, double next, double eta) {
+    const float s = (float)sigma, n = (float)next;
+    const float up_f = sqrtf(n * n * (s * s - n * n) / (s * s)), down_f = sqrtf(fmaxf(n * n - up_f * up_f, 0.0f));
+    *up = (double)up_f, *down = (double)down_f;
+    if (eta == 1.0 && (down_f > 0.0f || next == 0.0)) return;
     const double up2 = next * next * (sigma * sigma - next * next) / (sigma * sigma);
     *up = fmin(eta * sqrt(fmax(up2, 0.0)), next);
     *down = sqrt(fmax(next * next - *up * *up, 0.0));

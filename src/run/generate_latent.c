@@ -161,7 +161,6 @@ static kac_status run_latent(kac_job *j, kac_latent_run *r, const kac_latent_pla
                     "%s draws noise and takes the place of the model's own %s, on the same noise levels; "
                     "--sampling-method model keeps that",
                     kac_solver_name(r->solver.kind), kac_solver_name(own));
-    if (strcmp(j->method->name, "fk") == 0) KAC_TRY(kac_solver_need_density(&r->solver, "--steer fk"));
     cJSON *facts = run_facts(j, r, plan);
     const kac_status recorded = kac_adapters_facts(facts, r->lora, &r->embeddings);
     if (recorded != KAC_OK) {
@@ -209,6 +208,7 @@ kac_status kac_generate_latent(kac_job *j) {
                               .n_prompts = j->n_prompts,
                               .rewards = (const char *const *)j->rewards,
                               .n_rewards = j->n_rewards};
+    if (strcmp(j->method->name, "fk") == 0) setup.density_for = "--steer fk";
     if (j->n_prompts == 0) setup.prompts = setup.plain = &nothing, setup.n_prompts = 1;
     char *merges = kac_path_join(j->args->weights_dir, "clip-tokenizer/bpe_simple_vocab_16e6.txt.gz");
     if (merges == NULL) return KAC_E_MEMORY;

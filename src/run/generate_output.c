@@ -128,7 +128,7 @@ static char *settings_line(const output *o, int slot) {
                    "%s, Particles: %d, "
                    "Particle: %d%s%s, Version: kac %s",
                    j->n_prompts > 0 ? j->prompts[group] : "", has_negative ? "Negative prompt: " : "",
-                   has_negative ? negative : "", has_negative ? "\n" : "", r->solver.n_steps,
+                   has_negative ? negative : "", has_negative ? "\n" : "", r->solver.n_asked,
                    kac_solver_name(r->solver.kind), r->o.cfg_scale, (unsigned long long)r->o.seed,
                    (long long)r->o.width, (long long)r->o.height, strength, kac_path_base(j->model), j->method->name,
                    r->o.n_per_group, r->o.first_particle + slot % r->o.n_per_group, reward, lora, KAC_VERSION);

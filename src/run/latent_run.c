@@ -86,6 +86,7 @@ static kac_status open_all(kac_latent_run *r, const kac_latent_setup *s, int bat
                                      .embeddings = r->embeddings.n > 0 ? &r->embeddings : NULL};
     KAC_TRY(kac_pipeline_open(&r->pipeline, &r->ctx, s->model_dir, &po));
     KAC_TRY(open_solver(r, s->options));
+    if (s->density_for != NULL) KAC_TRY(kac_solver_need_density(&r->solver, s->density_for));
     KAC_TRY(fill_options(r, s, batch));
     KAC_TRY(kac_latent_open(&r->latent, &r->ctx, &r->pipeline, &r->solver, &r->o));
     KAC_TRY(kac_adapters_check(r->lora, s->options)); /* the text encoders were loaded just now */

@@ -30,6 +30,7 @@ typedef struct kac_latent_setup {
     int n_prompts;
     const char *const *rewards; /* reward_spec.h */
     int n_rewards;
+    const char *density_for; /* what needs a solver with a transition density, for the message; NULL: nothing does */
 } kac_latent_setup;
 
 typedef struct kac_latent_plan {

@@ -48,6 +48,11 @@ refuses 2 "eta" generate x --eta 2
 refuses 2 "did you mean fk?" generate x --steer fkk
 refuses 2 "--steer fk" generate x --steer none --lambda 2
 refuses 2 "sampling-method" generate x --sampling-method ddmi
+refuses 2 "ddim with --eta 1" generate x --eta 0 -o "$dir/run"
+refuses 2 "heun draws none" generate x --sampling-method heun -o "$dir/run"
+refuses 2 "best-of-n" generate x --sampling-method model -o "$dir/run"
+refuses 1 "flow models" generate x --sampling-method flow-heun "${small[@]}" -o "$dir/run"
+refuses 2 "eta" generate x --sampling-method dpm++2m-sde --eta 1 "${small[@]}" -o "$dir/run"
 refuses 2 "potential" generate x --potential biggest
 refuses 2 "resampling" generate x --resampling mulitnomial
 refuses 2 "ess-threshold" generate x --ess-threshold 1.5
