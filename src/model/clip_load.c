@@ -202,7 +202,8 @@ kac_status kac_clip_load_from(kac_clip **out, kac_ctx *c, const kac_source *sour
     kac_lora_begin(&l);
     kac_status s = kac_clip_config_read(&m->cfg, &source->config);
     /* Old files do not say which class they are of. */
-    if (!cJSON_HasObjectItem(source->config.root, "architectures") && kac_loader_has(&l, "text_projection.weight"))
+    if (!cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(source->config.root, "architectures")) &&
+        kac_loader_has(&l, "text_projection.weight"))
         m->cfg.has_projection = true;
     if (s == KAC_OK) s = load_text(m, &l, source);
     if (s == KAC_OK && m->cfg.has_vision) s = load_vision(m, &l);
