@@ -69,6 +69,8 @@ static kac_status describe_folder(cJSON *d, const char *path) {
         {"events.jsonl", kac_info_run},
         {"model_index.json", kac_info_pipeline},
         {"config.json", kac_info_component},
+        {"adapter_config.json", kac_info_lora},
+        {"pytorch_lora_weights.safetensors", kac_info_lora},
     };
     for (int i = 0; i < KAC_COUNT_OF(kinds); i++) {
         char *file = kac_path_join(path, kinds[i].file);
@@ -88,7 +90,7 @@ static kac_status describe_file(cJSON *d, const char *path) {
     const size_t n = fread(head, 1, sizeof head, f);
     fclose(f);
     if (n >= 8 && memcmp(head, "\x89PNG\r\n\x1a\n", 8) == 0) return kac_info_png(d, path);
-    return kac_info_safetensors(d, path);
+    return kac_info_is_lora(path) ? kac_info_lora(d, path) : kac_info_safetensors(d, path);
 }
 
 static kac_status run(kac_cli *cli) {
