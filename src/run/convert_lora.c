@@ -41,8 +41,8 @@ static kac_status add_scaled(writer *w, const kac_lora_module *m, kac_lora_slot 
         const double x = scale * kac_element_load(t.data, t.dtype, i);
         kac_element_store(out.data, out.dtype, i, x);
         if (isfinite(x) && !isfinite(kac_element_load(out.data, out.dtype, i)))
-            return KAC_FAIL(KAC_E_NONFINITE, "%s: %s does not fit into %s; choose another dtype", w->file->path, m->path,
-                            kac_dtype_name(out.dtype));
+            return KAC_FAIL(KAC_E_NONFINITE, "%s: %s does not fit into %s; choose another dtype", w->file->path,
+                            m->path, kac_dtype_name(out.dtype));
     }
     return KAC_OK;
 }
@@ -98,8 +98,8 @@ static kac_status write_file(const writer *w) {
 static kac_status convert(writer *w, kac_convert_lora_result *r) {
     const kac_lora *l = w->file;
     if (l->n_unknown > 0)
-        return KAC_FAIL(KAC_E_FORMAT, "%s: %d of its keys belong to no UNet or CLIP text encoder (first: %.100s)", l->path,
-                        l->n_unknown, l->unknown[0]);
+        return KAC_FAIL(KAC_E_FORMAT, "%s: %d of its keys belong to no UNet or CLIP text encoder (first: %.100s)",
+                        l->path, l->n_unknown, l->unknown[0]);
     w->items = kac_alloc((size_t)l->n_modules * KAC_LORA_N_SLOTS * sizeof *w->items);
     if (w->items == NULL) return KAC_E_MEMORY;
     for (int i = 0; i < l->n_modules; i++) w->two_texts |= l->modules[i].part == KAC_LORA_TEXT_2;
@@ -129,8 +129,9 @@ kac_status kac_convert_lora(kac_convert_lora_result *r, const kac_convert_lora_a
 /* ---- what is it ---- */
 
 static bool is_lora_key(const char *key) {
-    static const char *const marks[] = {".lora_down.weight", ".lora_up.weight", ".lora_A.", ".lora_B.", ".lora.down.weight",
-                                        ".lora_linear_layer.", "_lora.down.weight", ".hada_w", ".lokr_w"};
+    static const char *const marks[] = {".lora_down.weight", ".lora_up.weight",   ".lora_A.",
+                                        ".lora_B.",          ".lora.down.weight", ".lora_linear_layer.",
+                                        "_lora.down.weight", ".hada_w",           ".lokr_w"};
     for (int i = 0; i < KAC_COUNT_OF(marks); i++)
         if (strstr(key, marks[i]) != NULL) return true;
     return false;
@@ -138,7 +139,8 @@ static bool is_lora_key(const char *key) {
 
 bool kac_convert_is_lora(const char *path) {
     if (kac_dir_exists(path)) {
-        char *config = kac_path_join(path, "adapter_config.json"), *file = kac_path_join(path, "pytorch_lora_weights.safetensors");
+        char *config = kac_path_join(path, "adapter_config.json"),
+             *file = kac_path_join(path, "pytorch_lora_weights.safetensors");
         const bool is = config != NULL && file != NULL && (kac_file_exists(config) || kac_file_exists(file));
         kac_free(config), kac_free(file);
         return is;

@@ -49,7 +49,8 @@ static void test_refused(void) {
     REFUSES(KAC_E_FORMAT, "has no down", {P "lora_B.weight", {4, R}});
     REFUSES(KAC_E_FORMAT, "cannot be multiplied", {K "lora_down.weight", {R, 4}}, {K "lora_up.weight", {4, 3}});
     REFUSES(KAC_E_FORMAT, "matrices", {K "lora_down.weight", {R}}, {K "lora_up.weight", {4, R}});
-    REFUSES(KAC_E_FORMAT, "cannot be multiplied", {K "lora_down.weight", {R, 4, 3, 1}}, {K "lora_up.weight", {4, R, 3, 1}});
+    REFUSES(KAC_E_FORMAT, "cannot be multiplied", {K "lora_down.weight", {R, 4, 3, 1}},
+            {K "lora_up.weight", {4, R, 3, 1}});
     REFUSES(KAC_E_FORMAT, "one number", {K "lora_down.weight", {R, 4}}, {K "lora_up.weight", {4, R}}, {K "alpha", {2}});
     REFUSES(KAC_E_FORMAT, "occurs twice", {K "lora_down.weight", {R, 4}}, {K "lora_up.weight", {4, R}},
             {P "lora_A.weight", {R, 4}});
@@ -57,7 +58,8 @@ static void test_refused(void) {
             {K "lora_mid.weight", {R, 3, 3, 1}});
     REFUSES(KAC_E_UNSUPPORTED, "LoHa", {K "hada_w1_a", {4, R}});
     REFUSES(KAC_E_UNSUPPORTED, "LoKr", {K "lokr_w1", {R, R}});
-    REFUSES(KAC_E_UNSUPPORTED, "DoRA", {K "lora_down.weight", {R, 4}}, {K "lora_up.weight", {4, R}}, {K "dora_scale", {4}});
+    REFUSES(KAC_E_UNSUPPORTED, "DoRA", {K "lora_down.weight", {R, 4}}, {K "lora_up.weight", {4, R}},
+            {K "dora_scale", {4}});
     REFUSES(KAC_E_UNSUPPORTED, "DoRA", {P "lora_magnitude_vector", {4}});
     REFUSES(KAC_E_UNSUPPORTED, "bias", {P "lora_B.bias", {4}});
     REFUSES(KAC_E_UNSUPPORTED, "full difference", {K "diff", {4, 4}});
@@ -108,14 +110,21 @@ static void test_names(void) {
         const char *key, *path;
         kac_lora_part part;
     } cases[] = {
-        {"lora_te_text_model_encoder_layers_0_self_attn_out_proj.lora_up.weight", "text_model.encoder.layers.0.self_attn.out_proj", KAC_LORA_TEXT},
+        {"lora_te_text_model_encoder_layers_0_self_attn_out_proj.lora_up.weight",
+         "text_model.encoder.layers.0.self_attn.out_proj", KAC_LORA_TEXT},
         {"lora_te2_text_projection.lora_up.weight", "text_projection", KAC_LORA_TEXT_2},
-        {"lora_unet__down_blocks_0_resnets_1_time_emb_proj.lora_down.weight", "down_blocks.0.resnets.1.time_emb_proj", KAC_LORA_UNET},
-        {"base_model.model.down_blocks.0.attentions.0.proj_in.lora_A.default.weight", "down_blocks.0.attentions.0.proj_in", KAC_LORA_UNET},
-        {"base_model.model.encoder.layers.3.mlp.fc1.lora_A.weight", "text_model.encoder.layers.3.mlp.fc1", KAC_LORA_TEXT},
-        {"mid_block.attentions.0.transformer_blocks.0.attn2.processor.to_out_lora.up.weight", "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0", KAC_LORA_UNET},
-        {"text_encoder.text_model.encoder.layers.0.self_attn.to_out_lora.up.weight", "text_model.encoder.layers.0.self_attn.out_proj", KAC_LORA_TEXT},
-        {"text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight", "text_model.encoder.layers.0.self_attn.q_proj", KAC_LORA_TEXT_2},
+        {"lora_unet__down_blocks_0_resnets_1_time_emb_proj.lora_down.weight", "down_blocks.0.resnets.1.time_emb_proj",
+         KAC_LORA_UNET},
+        {"base_model.model.down_blocks.0.attentions.0.proj_in.lora_A.default.weight",
+         "down_blocks.0.attentions.0.proj_in", KAC_LORA_UNET},
+        {"base_model.model.encoder.layers.3.mlp.fc1.lora_A.weight", "text_model.encoder.layers.3.mlp.fc1",
+         KAC_LORA_TEXT},
+        {"mid_block.attentions.0.transformer_blocks.0.attn2.processor.to_out_lora.up.weight",
+         "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0", KAC_LORA_UNET},
+        {"text_encoder.text_model.encoder.layers.0.self_attn.to_out_lora.up.weight",
+         "text_model.encoder.layers.0.self_attn.out_proj", KAC_LORA_TEXT},
+        {"text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight",
+         "text_model.encoder.layers.0.self_attn.q_proj", KAC_LORA_TEXT_2},
         {"diffusion_model.input_blocks.4.1.proj_in.lora_A.weight", "input_blocks.4.1.proj_in", KAC_LORA_UNET},
     };
     for (int i = 0; i < KAC_COUNT_OF(cases); i++) {
@@ -198,14 +207,16 @@ static void test_conversion(void) {
         }
     convert_one("tests/golden/lora/files/processor.safetensors", KAC_LORA_PROCESSOR, -1, 1e-6);
     kac_convert_lora_result r;
-    const kac_convert_lora_args a = {.in = "tests/golden/lora/files/adapter.safetensors", .out = path, .format = KAC_LORA_PROCESSOR, .dtype = -1};
+    const kac_convert_lora_args a = {
+        .in = "tests/golden/lora/files/adapter.safetensors", .out = path, .format = KAC_LORA_PROCESSOR, .dtype = -1};
     CHECK_FAILS(kac_convert_lora(&r, &a), KAC_E_UNSUPPORTED, "attention layers only");
     CHECK(kac_convert_is_lora(a.in) && !kac_convert_is_lora("tests/golden/lora/adapter.safetensors"));
 }
 
 /* A Tucker core: what its own product gives, and the same after conversion to a format without cores. */
 static void test_tucker(void) {
-    const item items[] = {{K "lora_down.weight", {R, 3, 1, 1}}, {K "lora_up.weight", {4, R, 1, 1}}, {K "lora_mid.weight", {R, R, 3, 1}}};
+    const item items[] = {
+        {K "lora_down.weight", {R, 3, 1, 1}}, {K "lora_up.weight", {4, R, 1, 1}}, {K "lora_mid.weight", {R, R, 3, 1}}};
     write_lora(items, 3, NULL);
     kac_lora l;
     if (!CHECK_OK(kac_lora_open(&l, path))) return;

@@ -20,6 +20,7 @@ _kac() {
     "score --dtype") words="f32 bf16" ;;
     "score --backend") words="cpu ref onednn" ;;
     "convert --dtype") words="keep f32 f16 bf16" ;;
+    "convert --lora-format") words="kohya peft diffusers processor" ;;
     "run --dtype") words="f32 bf16" ;;
     "run --backend") words="cpu ref onednn" ;;
     "run --sampling-method") words="auto ddim ddpm pndm lms euler euler-ancestral heun dpm2 dpm2-ancestral dpm++2m dpm++2m-sde dpm++2s dpm++2s-sde deis unipc lcm tcd flow-euler flow-euler-sde flow-heun" ;;
@@ -30,8 +31,8 @@ _kac() {
         score) words=" --reward --combine --reward-timeout --prompt --recursive --keep --copy-to --csv --threads --dtype --backend --config --json --help" ;;
         report) words=" --config --json --help" ;;
         info) words=" --config --json --help" ;;
-        convert) words=" --dtype --variant --overwrite --config --json --help" ;;
-        run) words=" --model --in --out --taps --dtype --backend --threads --repeat --text --max-length --config --steps --mu --eta --timesteps --sampling-method --json --help" ;;
+        convert) words=" --dtype --variant --lora-format --overwrite --config --json --help" ;;
+        run) words=" --model --in --out --taps --grad --dtype --backend --threads --repeat --text --max-length --config --steps --mu --eta --timesteps --sampling-method --json --help" ;;
         esac
     fi
     if [ -n "$words" ]; then
