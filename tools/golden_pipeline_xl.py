@@ -61,6 +61,7 @@ CASES = {
              "negative_original_size": [40, 48], "negative_crop": [0, 2], "negative_target_size": [100, 90]},
             {"name": "clip_skip", "clip_skip": 1, "negative_prompt": "", "guidance_rescale": 0.5},
             {"name": "no_guidance", "guidance_scale": 1.0},
+            {"name": "turbo", "guidance_scale": 0.0, "steps": 1, "sampling_method": "euler"},
         ]},
     "refiner": {
         "about": "a refiner: the second encoder alone, an aesthetic score in place of the target size, no zeroed negative",

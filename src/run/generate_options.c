@@ -40,7 +40,7 @@ const kac_option_spec kac_generate_options[] = {
     {"steps", 0, KAC_OPT_INT, "25", 1, 10000, .meta = "K", .help = "denoising steps"},
     {"timesteps", 0, KAC_OPT_LIST, NULL, 0, 1e6, .meta = "LIST",
      .help = "own descending timesteps instead of --steps: 999,749,499,249"},
-    {"cfg-scale", 0, KAC_OPT_REAL, "3", 0, 1000, .meta = "G", .help = "classifier-free guidance; 1: none"},
+    {"cfg-scale", 0, KAC_OPT_REAL, "3", 0, 1000, .meta = "G", .help = "classifier-free guidance; 0 to 1: none"},
     {"guidance-rescale", 0, KAC_OPT_REAL, "0", 0, 1, .meta = "PHI",
      .help = "pulls the guided prediction's contrast back"},
     {"original-size", 0, KAC_OPT_TEXT, NULL, .meta = "WxH",

@@ -55,7 +55,7 @@ static inline size_t kac_latent_picture_bytes(const kac_latent *l) {
 
 /* Whether every state is evaluated twice, with the prompt and without. Distilled networks are told the guidance scale instead. */
 static inline bool kac_latent_doubles(const kac_latent *l) {
-    return l->o.cfg_scale != 1 && l->pipeline->n_texts > 0 && kac_unet_config_of(l->pipeline->unet)->time_cond_dim == 0;
+    return l->o.cfg_scale > 1 && l->pipeline->n_texts > 0 && kac_unet_config_of(l->pipeline->unet)->time_cond_dim == 0;
 }
 
 /* Encodes the prompts and conditions the network on them: cond, cond_row, uncond_row. */

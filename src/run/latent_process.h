@@ -32,7 +32,7 @@ typedef struct kac_latent_options {
     const char *const *negative_prompts; /* [n_groups]; NULL, there or inside: none was given */
     int n_groups, n_per_group;
     int64_t width, height; /* pixels, multiples of the pipeline's factor */
-    double cfg_scale;      /* 1: no guidance, one evaluation a state instead of two */
+    double cfg_scale;      /* up to 1: no guidance, one evaluation a state instead of two */
     double guidance_rescale;
     uint64_t seed;
     int first_particle; /* particle k of every group uses the noise of particle first_particle + k */

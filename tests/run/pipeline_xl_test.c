@@ -77,7 +77,7 @@ static void test_run(golden *g, kac_ctx *c, const kac_pipeline *p, const cJSON *
                                   .negative_sizes = read_sizes(run, true)};
     kac_latent *l;
     if (CHECK_OK(kac_latent_open(&l, c, p, &solver, &o))) {
-        const int doubled = o.cfg_scale == 1 || kac_unet_config_of(p->unet)->time_cond_dim > 0 ? 1 : 2;
+        const int doubled = o.cfg_scale <= 1 || kac_unet_config_of(p->unet)->time_cond_dim > 0 ? 1 : 2;
         check_steps(g, c, p, l, &solver, run);
         CHECK(kac_latent_counts_of(l)->denoiser == 2 * doubled * solver.n_steps);
         kac_latent_close(l);
