@@ -117,14 +117,20 @@ kac_status kac_clip_text_embeds(kac_tensor *out, const kac_clip *m, kac_ctx *c, 
     return s;
 }
 
-static kac_status image_states(const kac_clip *m, kac_ctx *c, kac_tensor *out, kac_tensor pixels, bool normalized) {
-    kac_tensor h = KAC_NONE, x = KAC_NONE, pooled = KAC_NONE;
+/* The vision tower's last states, without a norm behind them. */
+static kac_status run_vision(const kac_clip *m, kac_ctx *c, kac_tensor *x, kac_tensor pixels) {
+    kac_tensor h = KAC_NONE;
     KAC_TRY(kac_nn_patches_run(c, &h, &m->patches, pixels));
     KAC_TRY(kac_tap(c, h, "vision_model.embeddings"));
-    x = kac_scope_reuse(c, h);
-    KAC_TRY(kac_nn_norm_run(c, &x, &m->pre_norm, h, KAC_ACT_NONE));
-    KAC_TRY(kac_tap(c, x, "vision_model.pre_layrnorm"));
-    KAC_TRY(run_layers(c, &m->vision, &x, 0, (int)m->cfg.vision.layers, false));
+    *x = kac_scope_reuse(c, h);
+    KAC_TRY(kac_nn_norm_run(c, x, &m->pre_norm, h, KAC_ACT_NONE));
+    KAC_TRY(kac_tap(c, *x, "vision_model.pre_layrnorm"));
+    return run_layers(c, &m->vision, x, 0, (int)m->cfg.vision.layers, false);
+}
+
+static kac_status image_states(const kac_clip *m, kac_ctx *c, kac_tensor *out, kac_tensor pixels, bool normalized) {
+    kac_tensor x = KAC_NONE, pooled = KAC_NONE;
+    KAC_TRY(run_vision(m, c, &x, pixels));
     const int64_t n = x.shape[0], width = x.shape[2];
     kac_tensor first = KAC_NONE;
     KAC_TRY(kac_take_make(&first, &c->scratch, c->dtype, n, 1, width));
@@ -134,7 +140,7 @@ static kac_status image_states(const kac_clip *m, kac_ctx *c, kac_tensor *out, k
     return project(c, out, &m->visual_projection, pooled, normalized);
 }
 
-kac_status kac_clip_image_embeds(kac_tensor *out, const kac_clip *m, kac_ctx *c, kac_tensor pixels, bool normalized) {
+static kac_status check_pixels(const kac_clip *m, kac_tensor pixels) {
     const kac_clip_config *cfg = &m->cfg;
     if (!cfg->has_vision) return KAC_FAIL(KAC_E_UNSUPPORTED, "this CLIP has no vision part");
     if (pixels.rank != 4 || pixels.shape[1] != cfg->image_size || pixels.shape[2] != cfg->image_size ||
@@ -142,13 +148,44 @@ kac_status kac_clip_image_embeds(kac_tensor *out, const kac_clip *m, kac_ctx *c,
         return KAC_FAIL(KAC_E_SHAPE, "this CLIP wants images of %lldx%lld with %lld channels",
                         (long long)cfg->image_size, (long long)cfg->image_size, (long long)cfg->image_channels);
     const int64_t n = pixels.shape[0];
-    if (n < 1 || n > MAX_BATCH)
-        return KAC_FAIL(KAC_E_SHAPE, "%lld images at once; it must be between 1 and %d", (long long)n, MAX_BATCH);
-    if (out->data == NULL) KAC_TRY(kac_take_make(out, &c->scratch, KAC_F32, n, cfg->projection));
+    return n >= 1 && n <= MAX_BATCH
+               ? KAC_OK
+               : KAC_FAIL(KAC_E_SHAPE, "%lld images at once; it must be between 1 and %d", (long long)n, MAX_BATCH);
+}
+
+kac_status kac_clip_image_embeds(kac_tensor *out, const kac_clip *m, kac_ctx *c, kac_tensor pixels, bool normalized) {
+    KAC_TRY(check_pixels(m, pixels));
+    if (out->data == NULL) KAC_TRY(kac_take_make(out, &c->scratch, KAC_F32, pixels.shape[0], m->cfg.projection));
     const size_t mark = kac_scope_open(c);
     const kac_status s = image_states(m, c, out, pixels, normalized);
     kac_scope_close(c, mark);
     return s;
+}
+
+kac_status kac_clip_image_tokens(kac_tensor *out, const kac_clip *m, kac_ctx *c, kac_tensor pixels) {
+    KAC_TRY(check_pixels(m, pixels));
+    const int64_t side = m->patches.side;
+    kac_tensor x = KAC_NONE;
+    if (out->data == NULL)
+        KAC_TRY(kac_take_make(out, &c->scratch, c->dtype, pixels.shape[0], 1 + side * side, m->cfg.projection));
+    const size_t mark = kac_scope_open(c);
+    KAC_TRY(run_vision(m, c, &x, pixels));
+    KAC_TRY(kac_nn_linear_run(c, out, &m->visual_projection, x, KAC_ACT_NONE, KAC_NONE));
+    kac_scope_close(c, mark);
+    return KAC_OK;
+}
+
+kac_status kac_clip_text_tokens(kac_tensor *out, const kac_clip *m, kac_ctx *c, const int32_t *ids, int64_t n,
+                                int64_t n_tokens) {
+    if (!m->cfg.has_projection) return KAC_FAIL(KAC_E_UNSUPPORTED, "this text encoder has no projection to embeddings");
+    KAC_TRY(check_text(m, ids, n, n_tokens, 0));
+    if (out->data == NULL) KAC_TRY(kac_take_make(out, &c->scratch, c->dtype, n, n_tokens, m->cfg.projection));
+    const size_t mark = kac_scope_open(c);
+    kac_clip_text_out states;
+    KAC_TRY(run_text(&states, m, c, ids, n, n_tokens, 0, true));
+    KAC_TRY(kac_nn_linear_run(c, out, &m->text_projection, states.hidden, KAC_ACT_NONE, KAC_NONE));
+    kac_scope_close(c, mark);
+    return KAC_OK;
 }
 
 kac_status kac_clip_logits(kac_tensor *out, const kac_clip *m, kac_ctx *c, kac_tensor image, kac_tensor text) {

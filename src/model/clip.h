@@ -55,6 +55,12 @@ kac_status kac_clip_text_embeds(kac_tensor *out, const kac_clip *m, kac_ctx *c, 
  * c->dtype), which are normalised by mean and standard deviation already. */
 kac_status kac_clip_image_embeds(kac_tensor *out, const kac_clip *m, kac_ctx *c, kac_tensor pixels, bool normalized);
 
+/* Every token projected, as MPS reads them: text_projection of last_hidden_state, out [N, T, projection]; visual_projection of the vision
+ * tower's last_hidden_state (no norm behind it), out [N, 1 + patches, projection]. Of c->dtype, in c->scratch, not normalised. */
+kac_status kac_clip_text_tokens(kac_tensor *out, const kac_clip *m, kac_ctx *c, const int32_t *ids, int64_t n,
+                                int64_t n_tokens);
+kac_status kac_clip_image_tokens(kac_tensor *out, const kac_clip *m, kac_ctx *c, kac_tensor pixels);
+
 /* out [N, M] f32 = logit_scale · image [N, E] · text [M, E]ᵀ; both normalised. */
 kac_status kac_clip_logits(kac_tensor *out, const kac_clip *m, kac_ctx *c, kac_tensor image, kac_tensor text);
 

@@ -1,9 +1,10 @@
 #include "reward/clip_reward.h"
-#include "model/clip.h"
-#include "reward/preprocess.h"
-#include "text/tokenizer.h"
+#include "reward/clip_files.h"
+#include "reward/reward_files.h"
 #include <math.h>
 #include <string.h>
+
+enum { TEXT_BATCH = 64 };
 
 typedef struct clip_reward {
     kac_clip *clip;
@@ -11,92 +12,109 @@ typedef struct clip_reward {
     kac_preprocess preprocess;
     double scale;     /* of the cosine */
     bool clamped;     /* below 0 is 0 */
-    kac_tensor texts; /* [P, E] f32 in c->run, normalised */
+    kac_tensor texts; /* [rows, E] f32 in c->run, normalised */
+    int *row;         /* [P]: of prompt p; neighbours that are equal share one */
 } clip_reward;
 
 static void clip_close(kac_image_reward *r) {
     clip_reward *self = r->self;
     kac_clip_free(self->clip);
     kac_tokenizer_free(self->tokenizer);
+    kac_free(self->row);
     kac_free(self);
+}
+
+/* ids [rows, tokens] of the distinct neighbours among the prompts. */
+static kac_status encode(kac_image_reward *r, int32_t *ids, int64_t n_tokens, int *n_rows) {
+    clip_reward *self = r->self;
+    *n_rows = 0;
+    for (int i = 0; i < r->n_prompts; i++) {
+        const bool same = i > 0 && strcmp(r->prompts[i], r->prompts[i - 1]) == 0;
+        self->row[i] = same ? *n_rows - 1 : *n_rows;
+        if (same) continue;
+        KAC_TRY(kac_tokenizer_encode(ids + *n_rows * n_tokens, (int)n_tokens, &(kac_tokens){0}, self->tokenizer,
+                                     r->prompts[i], strlen(r->prompts[i])));
+        ++*n_rows;
+    }
+    return KAC_OK;
+}
+
+static kac_status embed(kac_image_reward *r, const int32_t *ids, int64_t n_tokens, int n_rows) {
+    clip_reward *self = r->self;
+    kac_ctx *c = r->c;
+    KAC_TRY(kac_take_make(&self->texts, &c->run, KAC_F32, n_rows, kac_clip_config_of(self->clip)->projection));
+    for (int i = 0; i < n_rows; i += TEXT_BATCH) {
+        const int n = KAC_MIN(TEXT_BATCH, n_rows - i);
+        const size_t mark = kac_arena_mark(&c->scratch);
+        kac_tensor embeds = {0}, rows = kac_tensor_slice(self->texts, 0, i, n);
+        KAC_TRY(kac_clip_text_embeds(&embeds, self->clip, c, ids + i * n_tokens, n, n_tokens, true));
+        KAC_TRY(kac_copy(c, &rows, embeds));
+        kac_arena_release(&c->scratch, mark);
+    }
+    return KAC_OK;
 }
 
 static kac_status clip_prepare(kac_image_reward *r) {
     clip_reward *self = r->self;
     const int64_t n_tokens = kac_clip_config_of(self->clip)->max_tokens;
-    const size_t mark = kac_arena_mark(&r->c->scratch);
+    kac_free(self->row);
+    self->row = kac_alloc((size_t)r->n_prompts * sizeof *self->row);
     int32_t *ids = kac_alloc((size_t)(r->n_prompts * n_tokens) * sizeof *ids);
-    if (ids == NULL) return KAC_E_MEMORY;
-    kac_status s = KAC_OK;
-    for (int i = 0; i < r->n_prompts && s == KAC_OK; i++)
-        s = kac_tokenizer_encode(ids + i * n_tokens, (int)n_tokens, &(kac_tokens){0}, self->tokenizer, r->prompts[i],
-                                 strlen(r->prompts[i]));
-    kac_tensor embeds = {0};
-    if (s == KAC_OK) s = kac_clip_text_embeds(&embeds, self->clip, r->c, ids, r->n_prompts, n_tokens, true);
-    if (s == KAC_OK) s = kac_take(&self->texts, &r->c->run, KAC_F32, embeds.rank, embeds.shape);
-    if (s == KAC_OK) s = kac_copy(r->c, &self->texts, embeds);
-    kac_arena_release(&r->c->scratch, mark);
+    int n_rows = 0;
+    kac_status s = ids == NULL || self->row == NULL ? KAC_E_MEMORY : encode(r, ids, n_tokens, &n_rows);
+    if (s == KAC_OK && n_rows > 0) s = embed(r, ids, n_tokens, n_rows);
     kac_free(ids);
     return s;
 }
 
 static kac_status clip_score(kac_image_reward *r, const kac_picture *pictures, int n, double *out) {
     clip_reward *self = r->self;
-    const bool plan = r->c->model.counting;
-    const kac_clip_config *cfg = kac_clip_config_of(self->clip);
     kac_tensor pixels = {0}, embeds = {0};
-    KAC_TRY(kac_take_make(&pixels, &r->c->scratch, KAC_F32, n, cfg->image_size, cfg->image_size, 3));
-    const int64_t n_pixels = cfg->image_size * cfg->image_size * 3;
-    for (int i = 0; i < n; i++) {
-        int w, h;
-        kac_preprocess_size(&self->preprocess, pictures[i].width, pictures[i].height, &w, &h);
-        if (w != cfg->image_size || h != cfg->image_size)
-            return KAC_FAIL(KAC_E_SHAPE, "%s: preprocessing gives %d × %d pictures, the model wants %lld × %lld",
-                            r->name, w, h, (long long)cfg->image_size, (long long)cfg->image_size);
-        if (!plan)
-            KAC_TRY(kac_preprocess_apply((float *)pixels.data + i * n_pixels, &self->preprocess, pictures[i].rgb,
-                                         pictures[i].width, pictures[i].height, &r->c->scratch));
-    }
+    KAC_TRY(kac_reward_pixels(&pixels, r, &self->preprocess, kac_clip_config_of(self->clip)->image_size, pictures, n));
     KAC_TRY(kac_clip_image_embeds(&embeds, self->clip, r->c, pixels, true));
     const int64_t width = embeds.shape[1];
     for (int i = 0; i < n; i++) {
         const float *image = (const float *)embeds.data + i * width,
-                    *text = (const float *)self->texts.data + pictures[i].prompt * width;
+                    *text = (const float *)self->texts.data + self->row[pictures[i].prompt] * width;
         double dot = 0;
-        for (int64_t j = 0; j < width && !plan; j++) dot += (double)image[j] * text[j];
+        for (int64_t j = 0; j < width && !r->c->model.counting; j++) dot += (double)image[j] * text[j];
         out[i] = self->scale * (self->clamped ? fmax(dot, 0) : dot);
     }
     return KAC_OK;
 }
 
-static kac_status open_parts(clip_reward *self, kac_ctx *c, const char *dir) {
-    KAC_TRY(kac_clip_load(&self->clip, c, dir));
-    const kac_clip_config *cfg = kac_clip_config_of(self->clip);
-    if (!cfg->has_text || !cfg->has_vision)
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s is no CLIPModel with text and vision towers; a reward needs both", dir);
-    KAC_TRY(kac_tokenizer_load(&self->tokenizer, dir));
-    return kac_preprocess_load(&self->preprocess, dir, (int)cfg->image_size);
-}
-
-static kac_status clip_open(kac_image_reward *r, const char *dir, bool logit) {
+static kac_status clip_open(kac_image_reward *r, const char *path) {
     clip_reward *self = kac_alloc(sizeof *self);
     if (self == NULL) return KAC_E_MEMORY;
     r->self = self, r->prepare = clip_prepare, r->score = clip_score, r->close = clip_close, r->needs_prompt = true;
-    KAC_TRY(open_parts(self, r->c, dir));
-    self->scale = logit ? kac_clip_config_of(self->clip)->logit_scale : 1;
+    self->scale = 1;
+    KAC_TRY(kac_clip_files_open(&self->clip, &self->preprocess, r->c, path));
+    return kac_clip_files_tokenizer(&self->tokenizer, path);
+}
+
+kac_status kac_clip_reward_open(kac_image_reward *r, const char *path) {
+    return clip_open(r, path);
+}
+
+kac_status kac_clip_logit_reward_open(kac_image_reward *r, const char *path) {
+    KAC_TRY(clip_open(r, path));
+    clip_reward *self = r->self;
+    self->scale = kac_clip_config_of(self->clip)->logit_scale;
     return KAC_OK;
 }
 
-kac_status kac_clipscore_reward_open(kac_image_reward *r, const char *dir) {
-    KAC_TRY(clip_open(r, dir, false));
+kac_status kac_clipscore_reward_open(kac_image_reward *r, const char *path) {
+    KAC_TRY(clip_open(r, path));
     clip_reward *self = r->self;
     self->scale = 2.5, self->clamped = true;
     return KAC_OK;
 }
 
-kac_status kac_clip_reward_open(kac_image_reward *r, const char *dir) {
-    return clip_open(r, dir, false);
-}
-kac_status kac_clip_logit_reward_open(kac_image_reward *r, const char *dir) {
-    return clip_open(r, dir, true);
+kac_status kac_hps_reward_open(kac_image_reward *r, const char *path) {
+    KAC_TRY(clip_open(r, path));
+    clip_reward *self = r->self;
+    self->preprocess = kac_preprocess_clip((int)kac_clip_config_of(self->clip)->image_size);
+    self->preprocess.in_float = self->preprocess.longest = true;
+    self->preprocess.crop_rule = KAC_CROP_EVEN;
+    return KAC_OK;
 }

@@ -1,8 +1,12 @@
 #include "reward/image_reward.h"
+#include "reward/aesthetic_reward.h"
+#include "reward/blip_reward.h"
+#include "reward/classifier_reward.h"
 #include "reward/clip_reward.h"
 #include "reward/color_reward.h"
 #include "reward/jpeg_reward.h"
 #include "reward/judge_reward.h"
+#include "reward/mps_reward.h"
 #include "reward/outside_reward.h"
 #include "reward/plugin_reward.h"
 #include <string.h>
@@ -19,6 +23,11 @@ static const reward_kind kinds[] = {
     {"clip-logit", "DIR", "shapes-clip", kac_clip_logit_reward_open},
     {"clipscore", "DIR", "shapes-clip", kac_clipscore_reward_open},
     {"pickscore", "DIR", NULL, kac_clip_logit_reward_open},
+    {"hpsv2", "FILE", NULL, kac_hps_reward_open},
+    {"aesthetic", "CLIP+HEAD", NULL, kac_aesthetic_reward_open},
+    {"image-reward", "DIR or FILE", NULL, kac_blip_reward_open},
+    {"mps", "DIR", NULL, kac_mps_reward_open},
+    {"classifier", "DIR:LABEL", NULL, kac_classifier_reward_open},
     {"jpeg", NULL, NULL, kac_incompressibility_reward_open},
     {"incompressibility", NULL, NULL, kac_incompressibility_reward_open},
     {"compressibility", NULL, NULL, kac_compressibility_reward_open},

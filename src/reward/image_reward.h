@@ -9,6 +9,11 @@
  *     clip-logit=DIR     the same times the model's logit scale: log-odds between prompts
  *     clipscore=DIR      2.5 max(cosine, 0) (Hessel et al. 2021)
  *     pickscore=DIR      logit scale times cosine of the PickScore folder (Kirstain et al. 2023)
+ *     hpsv2=FILE         cosine of HPS_v2_compressed.pt or HPS_v2.1_compressed.pt (clip_reward.h)
+ *     aesthetic=DIR+HEAD LAION's aesthetic predictors on a CLIP ViT-L/14 (aesthetic_reward.h)
+ *     image-reward=PATH  ImageReward (blip_reward.h)
+ *     mps=DIR            multi-dimensional preference score (mps_reward.h)
+ *     classifier=DIR:LABEL  log-probability of a label (classifier_reward.h)
  *     incompressibility  size in kB of the picture as a JPEG of quality 95 (also: jpeg); compressibility: minus that
  *     brightness=T       −|mean luma − T|; color=#RRGGBB: −mean squared distance (color_reward.h)
  *     shapes-judge       1 when a picture of coloured shapes shows exactly what its prompt says, else 0 (judge.h)
@@ -24,8 +29,9 @@
 
 /* For --help; error messages list the table in image_reward.c. */
 #define KAC_REWARD_NAMES                                                                                               \
-    "clip, clip-logit, clipscore, pickscore, incompressibility, compressibility, brightness, color, shapes-judge, "    \
-    "shapes-share, shapes-count, shapes-relation, plugin=FILE.so, command=PROGRAM"
+    "clip, clip-logit, clipscore, pickscore, hpsv2, aesthetic, image-reward, mps, classifier, incompressibility, "     \
+    "compressibility, brightness, color, shapes-judge, shapes-share, shapes-count, shapes-relation, "                  \
+    "plugin=FILE.so, command=PROGRAM"
 
 typedef struct kac_picture {
     const uint8_t *rgb; /* [height, width, 3] */
