@@ -27,10 +27,10 @@ def outputs(folder, name, xl):
     config = {"cross_attention_dim": 24, "sample_size": 8, **(golden_lora.UNET_XL if xl else golden_lora.UNET)}
     unet, one = UNet2DConditionModel(**config), CLIPTextModel(CLIPTextConfig(**golden_lora.CLIP))
     two = CLIPTextModelWithProjection(CLIPTextConfig(**golden_lora.CLIP_2))
+    x, text = torch.randn(1, 4, 8, 8).double(), torch.randn(1, 5, 24).double()
     pipe = golden_lora.pipe_of(unet, one, two) if xl else golden_lora.pipe_of(unet, one)
     pipe.load_lora_weights(folder, weight_name=name)
     ids = torch.arange(12)[None] + 3
-    x, text = torch.randn(1, 4, 8, 8).double(), torch.randn(1, 5, 24).double()
     with torch.no_grad():
         out = [unet.double()(x, 501, text).sample, one.double()(input_ids=ids).last_hidden_state]
         if xl:
