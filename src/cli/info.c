@@ -77,10 +77,19 @@ static kac_status describe_folder(cJSON *d, const char *path) {
         if (file == NULL) return KAC_E_MEMORY;
         const bool here = kac_file_exists(file);
         kac_free(file);
-        if (here) return kinds[i].describe(d, path);
+        if (!here) continue;
+        KAC_TRY(kinds[i].describe(d, path));
+        if (kinds[i].describe == kac_info_component) kac_info_add_reward(d, path);
+        return KAC_OK;
     }
-    return KAC_FAIL(KAC_E_FORMAT, "%s is neither a model (model_index.json, config.json) nor a run folder (run.json)",
-                    path);
+    if (kac_info_reward(d, path) == KAC_OK) return KAC_OK;
+    char *why = kac_strdup(kac_error());
+    const kac_status s =
+        KAC_FAIL(KAC_E_FORMAT,
+                 "%s is neither a model (model_index.json, config.json) nor a run folder (run.json) nor a reward (%s)",
+                 path, why == NULL ? "" : why);
+    kac_free(why);
+    return s;
 }
 
 static kac_status describe_file(cJSON *d, const char *path) {
@@ -90,7 +99,10 @@ static kac_status describe_file(cJSON *d, const char *path) {
     const size_t n = fread(head, 1, sizeof head, f);
     fclose(f);
     if (n >= 8 && memcmp(head, "\x89PNG\r\n\x1a\n", 8) == 0) return kac_info_png(d, path);
-    return kac_info_is_lora(path) ? kac_info_lora(d, path) : kac_info_safetensors(d, path);
+    if (kac_info_is_lora(path)) return kac_info_lora(d, path);
+    KAC_TRY(kac_info_safetensors(d, path));
+    kac_info_add_reward(d, path);
+    return KAC_OK;
 }
 
 static kac_status run(kac_cli *cli) {
