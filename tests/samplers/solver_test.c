@@ -340,11 +340,75 @@ static void test_density(void) {
     kac_schedule_free(&s);
 }
 
+/* Every class's schedule with every solver at awkward numbers of steps and starts: a finite table or a clear refusal. */
+static void test_every_combination(void) {
+    static const char *const classes[] = {"DDIM",
+                                          "DDPM",
+                                          "PNDM",
+                                          "LMSDiscrete",
+                                          "EulerDiscrete",
+                                          "EulerAncestralDiscrete",
+                                          "HeunDiscrete",
+                                          "KDPM2Discrete",
+                                          "KDPM2AncestralDiscrete",
+                                          "DPMSolverMultistep",
+                                          "DPMSolverSinglestep",
+                                          "DPMSolverSDE",
+                                          "DEISMultistep",
+                                          "UniPCMultistep",
+                                          "LCM",
+                                          "TCD",
+                                          "FlowMatchEulerDiscrete",
+                                          "FlowMatchHeunDiscrete"};
+    static const char *const keys[] = {"",
+                                       ", \"num_train_timesteps\": 7",
+                                       ", \"num_train_timesteps\": 1",
+                                       ", \"rescale_betas_zero_snr\": true, \"timestep_spacing\": \"trailing\"",
+                                       ", \"use_karras_sigmas\": true, \"prediction_type\": \"v_prediction\"",
+                                       ", \"use_beta_sigmas\": true, \"solver_order\": 3, \"lower_order_final\": false",
+                                       ", \"use_flow_sigmas\": true, \"prediction_type\": \"flow_prediction\"",
+                                       ", \"predict_x0\": false, \"final_sigmas_type\": \"sigma_min\"",
+                                       ", \"shift_terminal\": 0.1, \"use_dynamic_shifting\": true",
+                                       ", \"skip_prk_steps\": true, \"original_inference_steps\": 4",
+                                       ", \"lambda_min_clipped\": 100.0, \"timestep_spacing\": \"trailing\""};
+    static const int steps[][2] = {{1, 0}, {2, 0}, {2, 1}, {3, 0}, {4, 3}, {5, 2}, {7, 0}, {13, 0}, {13, 5}, {1000, 0}};
+    int n_tables = 0, n_refused = 0;
+    for (int c = 0; c < KAC_COUNT_OF(classes) * KAC_COUNT_OF(keys); c++) {
+        char text[256];
+        kac_schedule schedule;
+        const char *name = classes[c % KAC_COUNT_OF(classes)], *more = keys[c / KAC_COUNT_OF(classes)];
+        snprintf(text, sizeof text, "{\"_class_name\": \"%sScheduler\"%s}", name, more);
+        if (parse(&schedule, text) != KAC_OK) continue;
+        for (int k = 0; k < KAC_COUNT_OF(steps) * (KAC_SOLVER_FLOW_HEUN + 1); k++) {
+            const int *n = steps[k % KAC_COUNT_OF(steps)];
+            const kac_solver_options o = {
+                .kind = (kac_solver_kind)(k / KAC_COUNT_OF(steps)), .n_steps = n[0], .begin = n[1], .eta = NAN};
+            kac_solver s;
+            const kac_status status = kac_solver_init(&s, &schedule, &o);
+            if (status != KAC_OK) {
+                n_refused++;
+                CHECK(status == KAC_E_USAGE || status == KAC_E_UNSUPPORTED || status == KAC_E_FORMAT);
+                continue;
+            }
+            n_tables++;
+            CHECK(s.n_steps >= 1 && s.n_steps <= 2 * n[0] + 8 && s.n_past <= KAC_SOLVER_PAST);
+            for (int j = 0; j < KAC_SOLVER_PAST; j++) /* a run starts without past */
+                if (!CHECK(s.rows[0].next.past[j] == 0))
+                    printf("  %s %s with %s\n", name, more, kac_solver_name(s.kind));
+            kac_solver_free(&s);
+        }
+        kac_schedule_free(&schedule);
+    }
+    printf("%d tables, %d refused\n", n_tables, n_refused);
+    CHECK(n_tables > 10000);
+}
+
 int main(void) {
     test_recorded_runs();
     test_configs();
     test_options();
     test_learned_variance();
     test_density();
+    test_every_combination();
     return check_done();
 }
