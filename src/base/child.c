@@ -189,6 +189,7 @@ void kac_child_stop(kac_child *c) {
             (void)has_ended(c, &how, END_MS);
         }
         kill(-c->pid, SIGKILL); /* what is left of its group */
+        kill(c->pid, SIGKILL);  /* it may have left that */
         while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR) continue;
         c->pid = 0;
     }
@@ -211,6 +212,8 @@ static kac_status fail_ended(kac_child *c) {
     char *said = last_words(c), what[64];
     if (!ended)
         snprintf(what, sizeof what, "closed its output");
+    else if (how.si_pid == 0) /* somebody else reaps our children */
+        snprintf(what, sizeof what, "ended");
     else if (how.si_code == CLD_EXITED)
         snprintf(what, sizeof what, "ended with exit code %d", how.si_status);
     else

@@ -100,7 +100,7 @@ static void check_gradient(const kac_mix *m, const double *r, int n, const char 
     for (int i = 0; i < n; i++) {
         const double h = 1e-5;
         double up, down;
-        memcpy(at, r, sizeof at);
+        memcpy(at, r, (size_t)n * sizeof *r);
         at[i] = r[i] + h;
         CHECK_OK(kac_mix_total(m, &up, NULL, at));
         at[i] = r[i] - h;
