@@ -287,7 +287,42 @@ def run_case(case, out):
     print(f"    changes the outputs by {moved:.2f}")
 
 
+# ---- textual inversion ----
+
+def write_inversions(out):
+    """One file of each kind, five vectors in all, in the order in which the test gives them."""
+    out.mkdir(parents=True, exist_ok=True)
+    rows = torch.randn(5, CLIP["hidden_size"], generator=torch.Generator().manual_seed(9))
+    save_file({"<one>": rows[:2].clone()}, out / "learned_embeds.safetensors")
+    torch.save({"<two>": rows[2].clone()}, out / "learned_embeds.bin")
+    torch.save({"string_to_token": {"*": 265}, "string_to_param": {"*": rows[3:4].clone().requires_grad_()}, "name": "three",
+                "step": 100, "sd_checkpoint": None, "sd_checkpoint_name": None}, out / "a1111.pt")
+    save_file({"emb_params": rows[4:5].clone()}, out / "four.safetensors")
+    return rows
+
+
+def inversion_case(rows):
+    case = text_case("text", "five rows below the vocabulary, as resize_token_embeddings adds them", CLIP, [])
+
+    def run(model, store):
+        model.resize_token_embeddings(99 + len(rows), mean_resizing=False)
+        model.get_input_embeddings().weight.data[99:] = rows.to(model.dtype)
+        ids = torch.tensor([[97, 5, 99, 100, 7, 101, 98, 98, 98, 98, 98, 98], [97, 102, 103, 8, 99, 98, 98, 98, 98, 98, 98, 98]])
+        store.input("input_ids", ids)
+        out = model(input_ids=ids)
+        store.output("last_hidden_state", out.last_hidden_state)
+        store.output("pooler_output", out.pooler_output)
+    return {**case, "name": "inversion/text", "run": run}
+
+
+def run_inversion(out):
+    case = inversion_case(write_inversions(out / "inversion/files"))
+    make_golden.run_case(case, out)
+
+
 def run(out, only):
+    if "inversion".startswith(only) or only.startswith("inversion"):
+        run_inversion(out)
     if not ("lora".startswith(only) or only.startswith("lora")):
         return
     write_files(out / "lora/files")
