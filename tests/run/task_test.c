@@ -345,6 +345,18 @@ static void test_tiny(void) {
     kac_codec_free(codec);
     CHECK_FAILS(kac_codec_load(&codec, &c, "weights/shapes-64/text_encoder/model.safetensors"), KAC_E_FORMAT,
                 "tiny autoencoder");
+
+    /* In place of a model's own: latents must fit, the scale is the other's. */
+    kac_pipeline p;
+    if (CHECK_OK(golden_open_pipeline(&g, "task/inpaint4"))) {
+        CHECK_FAILS(kac_pipeline_open(&p, &c, g.dir, &(kac_pipeline_options){.vae = temp_path("tiny/x.safetensors")}),
+                    KAC_E_USAGE, "latents of 6 channels");
+        if (CHECK_OK(kac_pipeline_open(&p, &c, g.dir, &(kac_pipeline_options){.vae = "weights/shapes-64/vae"}))) {
+            CHECK(kac_codec_config_of(p.codec)->scaling != 0.7 && p.channels == 4);
+            kac_pipeline_close(&p);
+        }
+        golden_close(&g);
+    }
     kac_ctx_close(&c);
 }
 
