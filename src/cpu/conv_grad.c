@@ -3,11 +3,15 @@
 #include "cpu/cpu.h"
 #include "ref/ref.h"
 
+/* Pixels of a map from which on turning Winograd's weights round as well costs less than it saves. By the map alone: the row rule. */
+enum { WINO_PIXELS = 100 };
+
 typedef struct conv_grad {
     const kac_conv2d_args *a;
     const kac_grads *g;
     int64_t m, n, n_taps, hs, ws; /* pixels and channels of out; size of dz spread out */
-    bool recompute;
+    bool recompute, wino;
+    kac_weight_layout layout; /* of the weights turned round */
     float *dz, *spread, *reverse, *dw, *sums;
     void *outer;
     kac_weight back;
@@ -23,17 +27,23 @@ static void plan_forward(conv_grad *p) {
     p->forward.o.act = KAC_ACT_NONE;
 }
 
-static void plan_input(const kac_ctx *c, conv_grad *p) {
+static void plan_input(conv_grad *p) {
     const kac_weight *w = p->a->w;
     const int kh = KAC_MAX(1, w->kh), kw = KAC_MAX(1, w->kw);
-    p->back = (kac_weight){.n_out = w->n_in, .n_in = w->n_out, .kh = w->kh, .kw = w->kw, .dtype = KAC_F32};
     p->back.data = p->reverse;
-    p->back.n_bytes = kac_cpu_reverse_bytes(c, w, w->n_out);
     p->input = (kac_conv2d_args){.out = p->g->in[KAC_IN_X], .w = &p->back};
     p->input.x = kac_tensor_make(p->spread, KAC_F32, p->a->out.shape[0], p->hs, p->ws, p->n);
     p->input.o = (kac_conv_opt){.stride = 1, .residual = p->g->in[KAC_IN_X]};
     p->input.o.pad[0] = kh - 1 - p->a->o.pad[0];
     p->input.o.pad[1] = kw - 1 - p->a->o.pad[1];
+}
+
+static void plan_weights(const kac_ctx *c, conv_grad *p) {
+    const kac_weight *w = p->a->w;
+    p->back = (kac_weight){.n_out = w->n_in, .n_in = w->n_out, .kh = w->kh, .kw = w->kw, .dtype = KAC_F32};
+    p->layout = kac_cpu_weight_layout(kac_cpu_kernels_of(c), &p->back, KAC_F32, 1);
+    p->wino = p->layout.wino_bytes > 0 && p->a->x.shape[1] * p->a->x.shape[2] >= WINO_PIXELS;
+    p->back.n_bytes = p->layout.direct_bytes + (p->wino ? p->layout.wino_bytes : 0);
 }
 
 static void plan_conv_grad(conv_grad *p, const kac_ctx *c, const kac_conv2d_args *a, const kac_grads *g,
@@ -45,16 +55,17 @@ static void plan_conv_grad(conv_grad *p, const kac_ctx *c, const kac_conv2d_args
     p->recompute = a->o.act != KAC_ACT_NONE;
     const bool dx = g->in[KAC_IN_X].data != NULL, dw = g->in[KAC_IN_WEIGHT].data != NULL;
     const int64_t k = p->n_taps * a->w->n_in;
+    plan_weights(c, p);
     kac_carver v = {.base = scratch};
     p->dz = kac_carve(&v, p->recompute ? (size_t)(p->m * p->n) * sizeof(float) : 0);
     p->spread = kac_carve(&v, dx && stride > 1 ? (size_t)(a->out.shape[0] * p->hs * p->ws * p->n) * sizeof(float) : 0);
-    p->reverse = kac_carve(&v, dx ? kac_cpu_reverse_bytes(c, a->w, p->n) : 0);
+    p->reverse = kac_carve(&v, dx ? p->back.n_bytes : 0);
     p->dw = kac_carve(&v, dw ? (size_t)(p->n * k) * sizeof(float) : 0);
     p->outer = kac_carve(&v, dw ? kac_cpu_outer_bytes(c, p->n, k) : 0);
     p->sums = kac_carve(&v, (size_t)p->n * sizeof(float));
     p->bytes = v.used;
     plan_forward(p);
-    plan_input(c, p);
+    plan_input(p);
     p->inner = p->recompute ? kac_cpu_conv2d_scratch(c, &p->forward) : 0;
     if (dx) p->inner = KAC_MAX(p->inner, kac_cpu_conv2d_scratch(c, &p->input));
 }
@@ -93,9 +104,21 @@ static void spread(kac_ctx *c, const conv_grad *p) {
         }
 }
 
+static void turn_wino(kac_ctx *c, const conv_grad *p) {
+    const struct kac_kernels *k = kac_cpu_kernels_of(c);
+    float *u = (float *)(void *)((char *)p->reverse + p->layout.direct_bytes);
+    const int64_t plane = p->layout.panels * p->n * k->nr;
+#pragma omp parallel for num_threads(c->n_threads) if (plane > 8192)
+    for (int64_t panel = 0; panel < p->layout.panels; panel++)
+        for (int64_t i = 0; i < p->n; i++)
+            k->wino_filters(u + (panel * p->n + i) * k->nr, plane, p->reverse + (panel * 9 * p->n + i) * k->nr,
+                            p->n * k->nr);
+}
+
 static kac_status by_input(kac_ctx *c, conv_grad *p) {
     if (p->g->in[KAC_IN_X].data == NULL) return KAC_OK;
     kac_cpu_reverse(c, p->reverse, p->a->w, 0, p->n);
+    if (p->wino) turn_wino(c, p);
     if (p->a->o.stride > 1)
         spread(c, p);
     else

@@ -119,6 +119,8 @@ struct kac_kernels {
     void (*lincomb)(void *out, int n_terms, const void *const *x, const bool *x_bf16, const float *coef, int64_t n,
                     bool out_bf16);
     void (*transpose)(float *out, int64_t ldo, const float *x, int64_t ldx, int64_t rows, int64_t cols);
+    /* u[p · plane] = G g Gᵀ for one row of nr filters of F(4×4), taps `tap` apart in g */
+    void (*wino_filters)(float *u, int64_t plane, const float *g, int64_t tap);
     /* backward (isa/grads.c) */
     void (*act_grad)(float *dx, const void *x, const float *dy, int64_t n, kac_act act, bool bf16, bool add);
     void (*geglu_grad)(float *z, const float *dy, int64_t n);

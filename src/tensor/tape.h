@@ -55,7 +55,8 @@ kac_status kac_tape_seed(kac_grad_tape *t, kac_tensor y, kac_tensor grad);
 kac_status kac_tape_replay(kac_grad_tape *t);
 
 /* Runs run(c, args), as one entry if a tape records: `args` (n_args bytes) is copied and read again at the replay, so what it
- * points to must live until then (kac_tape_keep). `out` is taken before, written whole by run, and all that is read of it later. */
+ * points to must live until then (kac_tape_keep). `out` is taken before, written whole by run, and all that is read of it later.
+ * run must leave its inputs as they are even when nothing records (kac_scope_reuse only of `out`): it reads them twice. */
 kac_status kac_segment(kac_ctx *c, kac_segment_fn run, const void *args, size_t n_args, kac_tensor out);
 /* A copy of host data that lives as long as the recording; the data itself when nothing records. NULL: out of memory. */
 const void *kac_tape_keep(kac_ctx *c, const void *data, size_t n);

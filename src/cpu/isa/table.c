@@ -27,6 +27,7 @@ const struct kac_kernels kac_isa(kac_kernels) = {
     .lincomb = kac_isa(kac_lincomb_run), /* needs fused multiply-add */
 #endif
     .transpose = kac_isa(kac_transpose),
+    .wino_filters = kac_isa(kac_wino_filters_run),
     .act_grad = kac_isa(kac_act_grad_run),
     .geglu_grad = kac_isa(kac_geglu_grad_run),
     .add = kac_isa(kac_add_run),

@@ -26,6 +26,7 @@ void kac_isa(kac_lincomb_run)(void *out, int n_terms, const void *const *x, cons
 void kac_isa(kac_softmax_block_run)(const kac_softmax_block *b);
 void kac_isa(kac_scale_rows)(float *x, int64_t ld, int rows, int64_t n, const float *by);
 void kac_isa(kac_transpose)(float *out, int64_t ldo, const float *x, int64_t ldx, int64_t rows, int64_t cols);
+void kac_isa(kac_wino_filters_run)(float *u, int64_t plane, const float *g, int64_t tap);
 void kac_isa(kac_act_grad_run)(float *dx, const void *x, const float *dy, int64_t n, kac_act act, bool bf16, bool add);
 void kac_isa(kac_geglu_grad_run)(float *z, const float *dy, int64_t n);
 void kac_isa(kac_add_run)(float *to, const float *from, int64_t n, float by);

@@ -4,6 +4,7 @@
  *   input   d [6, 6] -> Bᵀ d B      output  m [6, 6] -> Aᵀ m A [4, 4]
  * Source: Lavin and Gray 2016; Barabasz et al. 2020 on the choice of points. */
 #include "cpu/isa/act.h"
+#include "cpu/isa/micro.h"
 #include "cpu/isa/table.h"
 
 #define PA 0.707106781f
@@ -175,4 +176,29 @@ void kac_isa(kac_wino_out_run)(const kac_wino_map *w, const kac_wino_out *o, int
         tiles_out(w, o, 6, KAC_ACT_NONE, 0, t0, t1, grid);
     else
         tiles_out(w, o, 6, o->act, 0, t0, t1, grid);
+}
+
+/* One column of G: three taps to six points, the rest of the normalisation included. */
+static KAC_INLINE void filter_line(vf *o, const vf a, const vf b, const vf c) {
+    const vf s = (a + 0.5f * c) * (-1 / 1.5f), d = b * (PA / 1.5f);
+    const vf p = (a + 2.0f * c) * (1 / 6.0f), q = b * (PB / 6.0f);
+    o[0] = a;
+    o[1] = s - d;
+    o[2] = s + d;
+    o[3] = p + q;
+    o[4] = p - q;
+    o[5] = c;
+}
+
+/* nr filters side by side: what the weights of a convolution need when they are turned round for its gradient. */
+void kac_isa(kac_wino_filters_run)(float *u, int64_t plane, const float *g, int64_t tap) {
+    for (int j = 0; j < NR; j += V) {
+        vf t[3][6], o[6];
+        for (int x = 0; x < 3; x++)
+            filter_line(t[x], v_load(g + x * tap + j), v_load(g + (3 + x) * tap + j), v_load(g + (6 + x) * tap + j));
+        for (int p = 0; p < 6; p++) {
+            filter_line(o, t[0][p], t[1][p], t[2][p]);
+            for (int q = 0; q < 6; q++) v_store(u + (p * 6 + q) * plane + j, o[q]);
+        }
+    }
 }
