@@ -140,6 +140,7 @@ static void man_text(const char *s) {
             printf("\\-");
         else
             putchar(*s);
+        if (*s == '|') printf("\\:"); /* a line may break here */
     }
 }
 

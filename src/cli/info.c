@@ -1,4 +1,4 @@
-/* kac info [PATH]: what a model folder, a safetensors file, a picture or a run folder is; without a path, what this program and machine
+/* kac info [PATH]: what a model (folder or file), a file of weights, a picture or a run folder is; without a path, what this program and machine
  * are. */
 #include "info.h"
 #include "show.h"
@@ -100,7 +100,7 @@ static kac_status describe_file(cJSON *d, const char *path) {
     fclose(f);
     if (n >= 8 && memcmp(head, "\x89PNG\r\n\x1a\n", 8) == 0) return kac_info_png(d, path);
     if (kac_info_is_lora(path)) return kac_info_lora(d, path);
-    KAC_TRY(kac_info_safetensors(d, path));
+    KAC_TRY(kac_info_weights(d, path));
     kac_info_add_reward(d, path);
     return KAC_OK;
 }
@@ -124,8 +124,8 @@ static kac_status run(kac_cli *cli) {
 
 const kac_cli_command kac_cli_info = {
     .name = "info",
-    .summary =
-        "What a model, a safetensors file, a picture or a run folder is; without a path, this program and machine.",
+    .summary = "What a model (folder or file), a file of weights, a picture or a run folder is; without a path, this "
+               "program and machine.",
     .words_usage = "[PATH]",
     .max_words = 1,
     .options = (const kac_option_spec[]){{NULL}},

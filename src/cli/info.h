@@ -9,7 +9,7 @@ kac_status kac_info_pipeline(cJSON *d, const char *dir);
 /* One network's folder (config.json and weights). */
 kac_status kac_info_component(cJSON *d, const char *dir);
 /* Tensors, dtypes, metadata. */
-kac_status kac_info_safetensors(cJSON *d, const char *path);
+kac_status kac_info_weights(cJSON *d, const char *path);
 /* A LoRA file or folder: format, ranks, alphas, what it changes, the model it is for. */
 bool kac_info_is_lora(const char *path);
 kac_status kac_info_lora(cJSON *d, const char *path);

@@ -1,5 +1,6 @@
 #include "info.h"
 #include "io/weights.h"
+#include "model/checkpoint.h"
 #include <string.h>
 
 static double count(const kac_weights_entry *e) {
@@ -8,26 +9,31 @@ static double count(const kac_weights_entry *e) {
     return n;
 }
 
-/* parameters, bytes, dtypes of the weights in a folder; nothing when it holds none. */
+/* parameters, bytes, dtypes */
+static void add_counts(cJSON *row, const kac_weights *w) {
+    double parameters = 0, bytes = 0;
+    const char *dtype = NULL;
+    for (int i = 0; i < w->n_entries; i++) {
+        parameters += count(&w->entries[i]);
+        bytes += (double)w->entries[i].n_bytes;
+        if (dtype != NULL && strcmp(dtype, w->entries[i].dtype_name) != 0)
+            dtype = "mixed";
+        else if (dtype == NULL)
+            dtype = w->entries[i].dtype_name;
+    }
+    cJSON_AddNumberToObject(row, "parameters", parameters);
+    cJSON_AddNumberToObject(row, "bytes", bytes);
+    cJSON_AddStringToObject(row, "dtype", dtype == NULL ? "none" : dtype);
+}
+
+/* The same of the weights in a folder; nothing when it holds none. */
 static kac_status add_weights(cJSON *row, const char *dir) {
     const char *const stems[] = {"diffusion_pytorch_model", "model"};
     kac_weights st = {0};
     kac_status s = KAC_E_IO;
     for (int i = 0; i < KAC_COUNT_OF(stems) && s == KAC_E_IO; i++) s = kac_weights_open_dir(&st, dir, stems[i]);
     if (s != KAC_OK) return s;
-    double parameters = 0, bytes = 0;
-    const char *dtype = NULL;
-    for (int i = 0; i < st.n_entries; i++) {
-        parameters += count(&st.entries[i]);
-        bytes += (double)st.entries[i].n_bytes;
-        if (dtype != NULL && strcmp(dtype, st.entries[i].dtype_name) != 0)
-            dtype = "mixed";
-        else if (dtype == NULL)
-            dtype = st.entries[i].dtype_name;
-    }
-    cJSON_AddNumberToObject(row, "parameters", parameters);
-    cJSON_AddNumberToObject(row, "bytes", bytes);
-    cJSON_AddStringToObject(row, "dtype", dtype == NULL ? "none" : dtype);
+    add_counts(row, &st);
     kac_weights_close(&st);
     return KAC_OK;
 }
@@ -73,6 +79,18 @@ static kac_status add_component(cJSON *rows, const char *dir, const char *name, 
     return s;
 }
 
+static void add_totals(cJSON *d, const cJSON *rows) {
+    double parameters = 0, bytes = 0;
+    const cJSON *row;
+    cJSON_ArrayForEach(row, rows) {
+        const cJSON *p = cJSON_GetObjectItem(row, "parameters"), *b = cJSON_GetObjectItem(row, "bytes");
+        parameters += p == NULL ? 0 : p->valuedouble;
+        bytes += b == NULL ? 0 : b->valuedouble;
+    }
+    cJSON_AddNumberToObject(d, "parameters", parameters);
+    cJSON_AddNumberToObject(d, "weight_bytes", bytes);
+}
+
 kac_status kac_info_pipeline(cJSON *d, const char *dir) {
     char *path = kac_path_join(dir, "model_index.json");
     if (path == NULL) return KAC_E_MEMORY;
@@ -95,15 +113,7 @@ kac_status kac_info_pipeline(cJSON *d, const char *dir) {
             s = add_component(rows, dir, v->string, v->child->next->valuestring);
     }
     kac_json_free(&j);
-    double parameters = 0, bytes = 0;
-    const cJSON *row;
-    cJSON_ArrayForEach(row, rows) {
-        const cJSON *p = cJSON_GetObjectItem(row, "parameters"), *b = cJSON_GetObjectItem(row, "bytes");
-        parameters += p == NULL ? 0 : p->valuedouble;
-        bytes += b == NULL ? 0 : b->valuedouble;
-    }
-    cJSON_AddNumberToObject(d, "parameters", parameters);
-    cJSON_AddNumberToObject(d, "weight_bytes", bytes);
+    add_totals(d, rows);
     return s;
 }
 
@@ -117,9 +127,50 @@ kac_status kac_info_component(cJSON *d, const char *dir) {
     return add_weights(d, dir);
 }
 
-kac_status kac_info_safetensors(cJSON *d, const char *path) {
+/* One row for a network in a file of all networks. */
+static kac_status add_single_component(cJSON *rows, const kac_checkpoint *m, const char *name, const char *class_name) {
+    kac_source source;
+    cJSON *row = cJSON_CreateObject();
+    cJSON_AddItemToArray(rows, row);
+    cJSON_AddStringToObject(row, "name", name);
+    cJSON_AddStringToObject(row, "class", class_name);
+    if (strcmp(name, "scheduler") == 0 || strncmp(name, "tokenizer", 9) == 0) return KAC_OK;
+    KAC_TRY(kac_checkpoint_source(&source, m, name));
+    add_counts(row, &source.weights);
+    kac_source_close(&source);
+    return KAC_OK;
+}
+
+/* A model in one file, in the original names. */
+static kac_status describe_single(cJSON *d, const kac_checkpoint *m) {
+    static const char *const families[] = {"Stable Diffusion 1", "Stable Diffusion 2", "Stable Diffusion XL",
+                                           "Stable Diffusion XL refiner"};
+    cJSON_AddStringToObject(d, "kind", "model in one file");
+    cJSON_AddStringToObject(d, "path", m->path);
+    cJSON_AddStringToObject(d, "family", families[m->ldm.family]);
+    cJSON_AddStringToObject(d, "class", cJSON_GetObjectItem(m->index.root, "_class_name")->valuestring);
+    cJSON_AddStringToObject(d, "prediction", m->ldm.v_prediction ? "v_prediction" : "epsilon");
+    cJSON *rows = cJSON_AddArrayToObject(d, "components");
+    for (const cJSON *v = m->index.root->child; v != NULL; v = v->next)
+        if (kac_checkpoint_has(m, v->string))
+            KAC_TRY(add_single_component(rows, m, v->string, cJSON_GetArrayItem(v, 1)->valuestring));
+    add_totals(d, rows);
+    return KAC_OK;
+}
+
+kac_status kac_info_weights(cJSON *d, const char *path) {
+    kac_checkpoint m;
     kac_weights st = {0};
     KAC_TRY(kac_weights_open(&st, path));
+    kac_ldm ldm;
+    const bool single = kac_ldm_examine(&ldm, &st) == KAC_OK;
+    if (single && ldm.has_unet) {
+        kac_weights_close(&st);
+        KAC_TRY(kac_checkpoint_open(&m, path, NULL));
+        const kac_status s = describe_single(d, &m);
+        kac_checkpoint_close(&m);
+        return s;
+    }
     cJSON_AddStringToObject(d, "kind", st.files[0].torch ? "PyTorch file" : "safetensors");
     cJSON_AddStringToObject(d, "path", path);
     double parameters = 0, bytes = 0;
@@ -140,7 +191,8 @@ kac_status kac_info_safetensors(cJSON *d, const char *path) {
     cJSON_AddNumberToObject(d, "parameters", parameters);
     cJSON_AddNumberToObject(d, "bytes", bytes);
     const cJSON *metadata = cJSON_GetObjectItemCaseSensitive(st.files[0].header.root, "__metadata__");
-    if (metadata != NULL && metadata->child != NULL) cJSON_AddItemToObject(d, "metadata", cJSON_Duplicate(metadata, true));
+    if (metadata != NULL && metadata->child != NULL)
+        cJSON_AddItemToObject(d, "metadata", cJSON_Duplicate(metadata, true));
     cJSON_AddItemToObject(d, "tensors", rows);
     kac_weights_close(&st);
     return KAC_OK;

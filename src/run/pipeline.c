@@ -23,15 +23,17 @@ static kac_status check_class(const kac_json *index) {
                     index->name, name);
 }
 
-/* A single file has no tokenizer: it is CLIP's, whose list of merges `fallback` is. OpenCLIP's towers pad by 0 ("!"). */
+/* A single file has no tokenizer: it is CLIP's, whose list of merges `fallback` is. OpenCLIP's towers are
+ * padded by 0 ("!"), CLIP's by the end of text. */
 static kac_status open_tokenizer(kac_tokenizer **out, const kac_checkpoint *m, const char *name, const char *fallback) {
     char *dir;
     KAC_TRY(kac_checkpoint_tokenizer(&dir, m, name));
     if (dir == NULL && fallback == NULL)
         return KAC_FAIL(KAC_E_USAGE, "%s has no tokenizer: name CLIP's list of merges", m->path);
-    const kac_status s = kac_tokenizer_load(out, dir != NULL ? dir : fallback);
-    if (s == KAC_OK && dir == NULL && (strcmp(name, "tokenizer_2") == 0 || m->ldm.family == KAC_LDM_SD2))
-        kac_tokenizer_set_pad(*out, 0);
+    kac_status s = kac_tokenizer_load(out, dir != NULL ? dir : fallback);
+    const bool open = strcmp(name, "tokenizer_2") == 0 || m->ldm.family == KAC_LDM_SD2;
+    if (s == KAC_OK && dir == NULL)
+        s = open ? kac_tokenizer_set_pad(*out, 0, "!") : kac_tokenizer_set_pad(*out, kac_tokenizer_eos(*out), NULL);
     kac_free(dir);
     return s;
 }

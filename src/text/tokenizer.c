@@ -224,8 +224,14 @@ int32_t kac_tokenizer_eos(const kac_tokenizer *t) {
     return t->eos;
 }
 
-void kac_tokenizer_set_pad(kac_tokenizer *t, int32_t id) {
+kac_status kac_tokenizer_set_pad(kac_tokenizer *t, int32_t id, const char *text) {
     t->pad = id;
+    if (text == NULL) return KAC_OK;
+    KAC_ASSERT(t->n_special < KAC_TOKENIZER_MAX_SPECIAL);
+    char *own = kac_strdup(text);
+    if (own == NULL) return KAC_E_MEMORY;
+    t->special[t->n_special++] = (kac_special){.text = own, .id = id};
+    return KAC_OK;
 }
 int32_t kac_tokenizer_pad(const kac_tokenizer *t) {
     return t->pad;

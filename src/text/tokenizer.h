@@ -40,7 +40,8 @@ int32_t kac_tokenizer_vocab_size(const kac_tokenizer *t);
 int32_t kac_tokenizer_bos(const kac_tokenizer *t);
 int32_t kac_tokenizer_eos(const kac_tokenizer *t);
 int32_t kac_tokenizer_pad(const kac_tokenizer *t);
-void kac_tokenizer_set_pad(kac_tokenizer *t, int32_t id); /* where no file says it; before encoding */
+/* Where no file says it, before encoding. As in transformers, a prompt that holds `text` (NULL: none) gets the padding's id there. KAC_E_MEMORY. */
+kac_status kac_tokenizer_set_pad(kac_tokenizer *t, int32_t id, const char *text);
 
 /* ids [n_ids], n_ids ≥ 2: BOS, the text's tokens cut to n_ids − 2, EOS, padding. `text` is n_text bytes of UTF-8; a
  * byte that belongs to no character counts as U+FFFD. KAC_E_USAGE for a text above 64 KiB. O(n log n). */
