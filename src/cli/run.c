@@ -25,6 +25,8 @@ static const kac_option_spec options[] = {
     {"max-length", 0, KAC_OPT_INT, "0", 0, 65536, .meta = "N", .help = "tokenizer: cut and pad to N ids (0: neither)"},
     {"config", 0, KAC_OPT_TEXT, NULL, .meta = "FILE", .help = "scheduler: its scheduler_config.json"},
     {"steps", 0, KAC_OPT_INT, "50", 1, 10000, .meta = "K", .help = "scheduler: steps"},
+    {"begin", 0, KAC_OPT_INT, "0", 0, 10000, .meta = "K",
+     .help = "scheduler: first step to run, from a sample as noisy as that step expects"},
     {"mu", 0, KAC_OPT_REAL, "0", -100, 100, .meta = "MU",
      .help = "scheduler: of a flow model's use_dynamic_shifting, which follows the picture's size"},
     {"eta", 0, KAC_OPT_REAL, NULL, 0, 1, .meta = "ETA",
@@ -104,6 +106,7 @@ static kac_status run_scheduler(kac_cli *cli) {
                                                .n_steps = (int)kac_options_int(o, "steps"),
                                                .n_timesteps = given ? kac_options_count(o, "timesteps") : 0,
                                                .mu = kac_options_real(o, "mu"),
+                                               .begin = (int)kac_options_int(o, "begin"),
                                                .eta = kac_options_given(o, "eta") ? kac_options_real(o, "eta") : NAN}};
     KAC_TRY(required(&args.in_path, cli, "in"));
     KAC_TRY(required(&args.out_path, cli, "out"));

@@ -6,6 +6,7 @@
 
 typedef struct loop {
     const kac_solver *solver;
+    bool begins_noisy;        /* the sample is the state of a later step, not unit noise */
     kac_tensor sample, noise; /* noise.data is NULL when the file has none */
     int64_t n, n_draws;       /* elements of the sample; entries of the noise */
     float *x, *x0, *out, *past, *scratch, *trajectory;
@@ -28,7 +29,8 @@ static void one_step(loop *l, const kac_solver_row *r, const float *z) {
 static kac_status run_loop(loop *l) {
     const kac_solver *s = l->solver;
     int64_t n_drawn = 0;
-    for (int64_t i = 0; i < l->n; i++) l->x[i] = ((const float *)l->sample.data)[i] * (float)s->init_noise_sigma;
+    const float scale = l->begins_noisy ? 1.0f : (float)s->init_noise_sigma;
+    for (int64_t i = 0; i < l->n; i++) l->x[i] = ((const float *)l->sample.data)[i] * scale;
     for (int i = 0; i < s->n_steps; i++) {
         const kac_solver_row *r = &s->rows[i];
         const bool draws = r->z != 0.0;
@@ -103,7 +105,7 @@ kac_status kac_run_scheduler(const kac_run_scheduler_args *a) {
                           a->config_path);
     if (status == KAC_OK) status = kac_weights_open(&in, a->in_path);
     if (status == KAC_OK) {
-        loop l = {.solver = &solver};
+        loop l = {.solver = &solver, .begins_noisy = a->options.begin > 0};
         status = run_on_file(&l, &in, a);
     }
     kac_weights_close(&in);
