@@ -16,7 +16,8 @@ static kac_status load_conv(kac_cnn_layer *m, const kac_loader *l, const kac_jso
     KAC_TRY(kac_config_int(j, item, "padding", &pad, 0, 64));
     const kac_weights_entry *w = kac_weights_entry_of(l->weights, kac_path_of("%s.weight", m->path.s).s);
     const int64_t kernel = w != NULL && w->rank == 4 ? w->shape[2] : 0;
-    if (f->size == 0 || kernel < 1 || kernel > 64 || kernel > f->size + 2 * pad)
+    if (f->size == 0 || kernel < 1 || kernel > 64 || kernel > f->size + 2 * pad || w->shape[0] < 1 ||
+        w->shape[0] > 1 << 16)
         return KAC_FAIL(KAC_E_SHAPE, "%s: convolution %s does not fit a picture of %lld (kernel %lld)", l->path,
                         m->path.s, (long long)f->size, (long long)kernel);
     const bool bias = kac_loader_has(l, kac_path_of("%s.bias", m->path.s).s);
@@ -30,7 +31,7 @@ static kac_status load_conv(kac_cnn_layer *m, const kac_loader *l, const kac_jso
 
 static kac_status load_linear(kac_cnn_layer *m, const kac_loader *l, flow *f) {
     const kac_weights_entry *w = kac_weights_entry_of(l->weights, kac_path_of("%s.weight", m->path.s).s);
-    const int64_t n_out = w != NULL && w->rank == 2 ? w->shape[0] : 1,
+    const int64_t n_out = w != NULL && w->rank == 2 && w->shape[0] > 0 ? w->shape[0] : 1,
                   n_in = f->size > 0 ? f->size * f->size * f->channels : f->channels;
     KAC_TRY(kac_nn_linear_load(l, &m->linear, m->path.s, n_in, n_out,
                                kac_loader_has(l, kac_path_of("%s.bias", m->path.s).s)));

@@ -7,8 +7,7 @@ static const struct layout {
     const char *vision, *text;
     const kac_vit_names *names;
 } layouts[] = {{"blip.visual_encoder.", "blip.text_encoder.", &kac_vit_timm},
-               {"visual_encoder.", "text_encoder.", &kac_vit_timm},
-               {"vision_model.", "text_encoder.", &kac_vit_blip}};
+               {"visual_encoder.", "text_encoder.", &kac_vit_timm}};
 
 static const struct layout *layout_of(const kac_weights *w) {
     for (int i = 0; i < KAC_COUNT_OF(layouts); i++)

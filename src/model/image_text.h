@@ -11,8 +11,7 @@ typedef struct kac_image_text {
     kac_bert *text;
 } kac_image_text;
 
-/* Weights under "blip.visual_encoder.", "blip.text_encoder." (ImageReward.pt), the same without "blip." (BLIP's own files), or "vision_model.",
- * "text_encoder." (transformers BlipForImageTextRetrieval). Sizes come from the shapes; the source's config, when it has one, adds
+/* Weights under "blip.visual_encoder.", "blip.text_encoder." (ImageReward.pt), or the same without "blip." (BLIP's own files). Sizes come from the shapes; the source's config, when it has one, adds
  * vision_config and text_config's num_attention_heads, layer_norm_eps, hidden_act (heads of 64 otherwise). */
 kac_status kac_image_text_load(kac_image_text *m, kac_ctx *c, const kac_source *source);
 void kac_image_text_free(kac_image_text *m);

@@ -42,6 +42,7 @@ static kac_status load_block(kac_mps_block *b, const kac_loader *l, const kac_mp
     const int64_t width = m->width, inner = m->heads * m->head_dim;
     const int64_t ff = size_of(l, kac_path_of("%s.ff.2", cross.s).s, 1),
                   ff2 = size_of(l, kac_path_of("%s.ff_out.1", self.s).s, 1);
+    if (ff < 1 || ff2 < 1) return KAC_FAIL(KAC_E_FORMAT, "%s: %s lacks ff.2 or %s ff_out.1", l->path, cross.s, self.s);
     KAC_TRY(load_norm(l, &b->norm, kac_path_of("%s.norm", cross.s), width));
     KAC_TRY(kac_nn_linear_load(l, &b->q, kac_path_of("%s.to_q", cross.s).s, width, inner, false));
     KAC_TRY(kac_nn_linear_load(l, &b->kv, kac_path_of("%s.to_kv", cross.s).s, width, 2 * m->head_dim, false));

@@ -14,17 +14,6 @@ const kac_vit_names kac_vit_timm = {.class_token = "cls_token",
                                     .fc1 = "mlp.fc1",
                                     .fc2 = "mlp.fc2",
                                     .norm = "norm"};
-const kac_vit_names kac_vit_blip = {.class_token = "embeddings.class_embedding",
-                                    .positions = "embeddings.position_embedding",
-                                    .patch = "embeddings.patch_embedding",
-                                    .layer = "encoder.layers.%d",
-                                    .norm1 = "layer_norm1",
-                                    .qkv = "self_attn.qkv",
-                                    .out = "self_attn.projection",
-                                    .norm2 = "layer_norm2",
-                                    .fc1 = "mlp.fc1",
-                                    .fc2 = "mlp.fc2",
-                                    .norm = "post_layernorm"};
 const kac_vit_names kac_vit_transformers = {.class_token = "embeddings.cls_token",
                                             .positions = "embeddings.position_embeddings",
                                             .patch = "embeddings.patch_embeddings.projection",
@@ -59,6 +48,8 @@ kac_status kac_vit_config_infer(kac_vit_config *cfg, const kac_weights *w, const
                             *fc1 = entry_of(w, kac_path_of("%s.%s.weight", first.s, names->fc1), 2);
     if (patch == NULL || positions == NULL || fc1 == NULL)
         return KAC_FAIL(KAC_E_FORMAT, "%s holds no vision transformer under %s%s", w->path, prefix, names->patch);
+    if (positions->shape[1] < 1 || positions->shape[1] > 1 << 24 || patch->shape[2] > 1 << 12)
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: the sizes of its vision transformer are out of range", w->path);
     const int64_t side = (int64_t)floor(sqrt((double)(positions->shape[1] - 1)) + 0.5);
     *cfg = (kac_vit_config){.width = patch->shape[0],
                             .inner = fc1->shape[0],

@@ -19,7 +19,6 @@ typedef struct kac_vit_names {
 } kac_vit_names;
 
 extern const kac_vit_names kac_vit_timm;         /* timm, and BLIP in its own repository */
-extern const kac_vit_names kac_vit_blip;         /* transformers BlipVisionModel */
 extern const kac_vit_names kac_vit_transformers; /* transformers ViTModel */
 
 typedef struct kac_vit {

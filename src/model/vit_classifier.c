@@ -24,7 +24,7 @@ kac_status kac_vit_classifier_load(kac_vit_classifier *m, kac_ctx *c, const kac_
     cfg.eps = 1e-12; /* this class's default */
     if (source->config.root != NULL) KAC_TRY(read_config(&cfg, &source->config));
     const kac_weights_entry *w = kac_weights_entry_of(&source->weights, "classifier.weight");
-    m->n_out = w != NULL && w->rank == 2 ? w->shape[0] : 1;
+    m->n_out = w != NULL && w->rank == 2 && w->shape[0] > 0 ? w->shape[0] : 1;
     kac_status s = kac_vit_load(&m->vit, &l, "vit.", &kac_vit_transformers, cfg);
     if (s == KAC_OK) s = kac_nn_linear_load(&l, &m->classifier, "classifier", cfg.width, m->n_out, true);
     if (s != KAC_OK) kac_vit_classifier_free(m);
