@@ -115,7 +115,7 @@ kac_status kac_unet_condition(kac_unet_cond **out, const kac_unet *u, kac_ctx *c
 void kac_unet_cond_free(kac_unet_cond *cond);           /* NULL allowed; the tensors stay in c->run */
 int64_t kac_unet_cond_count(const kac_unet_cond *cond); /* P */
 
-/* The sinusoids by which distilled networks are told the guidance scale, for timestep_cond: out [n, dim] f32 of w,
+/* The sinusoids by which distilled networks are told the guidance scale, for timestep_cond: out [n, dim] c->dtype of w,
  * which is the scale − 1. Source: diffusers get_guidance_scale_embedding. */
 kac_status kac_unet_guidance(kac_tensor *out, const kac_unet *u, kac_ctx *c, const double *w, int n);
 

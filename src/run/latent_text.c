@@ -34,7 +34,6 @@ static kac_status condition(kac_latent *l, const kac_conditioning *text, const k
         double *w = kac_arena_take(&l->c->scratch, (size_t)n * sizeof *w);
         if (w == NULL) return KAC_E_MEMORY;
         for (int i = 0; i < n; i++) w[i] = l->o.cfg_scale - 1;
-        KAC_TRY(kac_take_make(&in.timestep_cond, &l->c->scratch, KAC_F32, n, cfg->time_cond_dim));
         KAC_TRY(kac_unet_guidance(&in.timestep_cond, u, l->c, w, n));
     }
     return kac_unet_condition(&l->cond, u, l->c, &in);

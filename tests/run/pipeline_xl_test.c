@@ -104,6 +104,23 @@ static void test_case(const char *name) {
     golden_close(&g);
 }
 
+/* In bf16 the same calls fit together; how near it comes is the networks' tests' business. */
+static void test_bf16(const char *name) {
+    golden g;
+    kac_ctx c;
+    kac_pipeline p;
+    if (!CHECK_OK(golden_open_pipeline(&g, name))) return;
+    g.tolerance = 0.1;
+    CHECK_OK(kac_ctx_open(&c, kac_cpu_ops(), KAC_BF16, 2, NULL));
+    if (CHECK_OK(kac_pipeline_open(&p, &c, g.dir, NULL))) {
+        test_run(&g, &c, &p, item(g.json.root, "runs")->child);
+        CHECK(golden_done(&g));
+        kac_pipeline_close(&p);
+    }
+    kac_ctx_close(&c);
+    golden_close(&g);
+}
+
 /* model_index.json as it is, with `from` replaced. */
 static void change_index(const golden *g, const char *from, const char *to) {
     char path[256], changed[4096], *text = cJSON_PrintUnformatted(item(g->json.root, "model_index"));
@@ -148,6 +165,8 @@ static void test_refusals(void) {
 
 int main(void) {
     test_refusals();
+    test_bf16("pipeline/xl");
+    test_bf16("pipeline/guided");
     test_case("pipeline/xl");
     test_case("pipeline/refiner");
     test_case("pipeline/guided");
