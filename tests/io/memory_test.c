@@ -25,6 +25,17 @@ static kac_status read_shards(void) {
     return status;
 }
 
+static kac_status read_torch(void) {
+    kac_weights s;
+    kac_tensor x;
+    kac_status status = kac_weights_open(&s, "tests/io/data/torch/training.ckpt");
+    if (status == KAC_OK) status = kac_weights_find(&s, "deep", &x);
+    kac_weights_close(&s);
+    if (status == KAC_OK) status = kac_weights_open(&s, "tests/io/data/torch/old.pt");
+    kac_weights_close(&s);
+    return status;
+}
+
 static kac_status write_safetensors(void) {
     static float v[4];
     const kac_st_item items[] = {{"a", kac_tensor_make(v, KAC_F32, 4)}, {"b", kac_tensor_make(v, KAC_F32, 2)}};
@@ -87,6 +98,7 @@ int main(void) {
     temp_write("shards/model.safetensors.index.json", index, strlen(index));
     starve(read_safetensors, "read safetensors");
     starve(read_shards, "read shards");
+    starve(read_torch, "read torch");
     starve(read_tokenizer, "tokenizer");
     starve(read_png, "read png");
     starve(read_jpeg, "read jpeg");
