@@ -79,8 +79,9 @@ kac_level kac_level_at(const kac_build *b, int i);
 /* What a DPM-Solver, DEIS or UniPC integrates: x0-hat, or the noise that follows from it. */
 kac_sum kac_row_data(const kac_build *b, const kac_solver_row *row, const kac_sum *eps, bool noise);
 
+/* clip and threshold as the schedule has them. */
 void kac_solver_set_clip(kac_build *b);
-/* Whether this state's noise is in the scale x_0 + sigma · noise. */
+/* init_noise_sigma of the scale x_0 + sigma · noise. */
 void kac_solver_set_sigma_max(kac_build *b);
 
 #endif
