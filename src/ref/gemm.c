@@ -7,6 +7,9 @@ double kac_ref_dot(const void *a, kac_dtype dtype_a, int64_t offset_a, const voi
         const float *x = (const float *)a + offset_a, *y = (const float *)b + offset_b;
 #pragma omp simd reduction(+ : sum) simdlen(8)
         for (int64_t i = 0; i < n; i++) sum += (double)x[i] * (double)y[i];
+    } else if (dtype_a == KAC_F64 && dtype_b == KAC_F64) {
+        const double *x = (const double *)a + offset_a, *y = (const double *)b + offset_b;
+        for (int64_t i = 0; i < n; i++) sum += x[i] * y[i];
     } else if (dtype_a == KAC_BF16 && dtype_b == KAC_BF16) {
         const uint16_t *x = (const uint16_t *)a + offset_a, *y = (const uint16_t *)b + offset_b;
         for (int64_t i = 0; i < n; i++) sum += (double)kac_bf16_to_f32(x[i]) * (double)kac_bf16_to_f32(y[i]);
