@@ -8,8 +8,10 @@
 static bool read_number(double *out, const char *text) {
     char *end;
     if (text[0] == '\0' || strchr("+-.0123456789", text[0]) == NULL) return false;
-    *out = strtod(text, &end);
-    return *end == '\0';
+    const double value = strtod(text, &end);
+    if (*end != '\0') return false; /* "3rd": *out stays */
+    *out = value;
+    return true;
 }
 
 static kac_status take_shape(kac_reward_spec *s, char *text, bool *taken) {

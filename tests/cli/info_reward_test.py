@@ -58,7 +58,7 @@ with tempfile.TemporaryDirectory() as name:
     # one linear layer over the grey of a 1 × 1 picture: logits [g, 0.5]
     folder = here / "grey"
     write(folder / "model.safetensors", **{"c.weight": ([2, 1], [1, 0]), "c.bias": ([2], [0, 0.5])})
-    config = {"model_type": "kac-cnn", "input": {"size": 1, "channels": 1}, "layers": [{"linear": "c"}], "labels": ["bright", "dark"]}
+    config = {"model_type": "kac-cnn", "input": {"size": 1, "channels": 1}, "layers": [{"linear": "c"}], "labels": ["bright", "2nd"]}
     (folder / "config.json").write_text(json.dumps(config))
     picture = "tests/reward/data/emoji_u1f600.png"
     code, out, err = kac("score", picture, "--reward", f"classifier={folder}:bright", "--reward", f'classifier="{folder}:1"', "--json")
@@ -67,7 +67,9 @@ with tempfile.TemporaryDirectory() as name:
         import math
         values = list(json.loads(out)["images"][0]["rewards"].values())
         check(abs(math.exp(values[0]) + math.exp(values[1]) - 1) < 1e-6, f"classifier: {values}")
-    for spec, words in ((f"classifier={folder}:blue", 'no label "blue" among the 2: bright, dark'), (f"classifier={folder}:7", "names no label"),
+    code, out, err = kac("score", picture, "--reward", f"classifier={folder}:2nd", "--json")
+    check(code == 0 and json.loads(out)["rewards"][0]["weight"] == 1, f"a label that begins like a number is no weight: {out}{err}")
+    for spec, words in ((f"classifier={folder}:blue", 'no label "blue" among the 2: bright, 2nd'), (f"classifier={folder}:7", "names no label"),
                         (f'classifier="{folder}:7"', 'no label "7"'), (f"clip={folder}", "is a classifier (reward classifier); wanted is a CLIP"),
                         (f"aesthetic={here / 'head'}", "DIR+HEAD"),
                         (f"aesthetic=weights/shapes-clip+{here / 'head'}", "made for another CLIP"),
