@@ -195,7 +195,7 @@ static kac_status build_levels(kac_levels *l, const kac_schedule *sch, const kac
         l->own = memcmp(l->timestep, o->timesteps, n_bytes) != 0;
         memcpy(l->timestep, o->timesteps, n_bytes);
     } else if (levels == LEVELS_DISTILLED) {
-        KAC_TRY(kac_levels_distilled(l, sch));
+        KAC_TRY(kac_levels_distilled(l, sch, o->strength));
     } else if (levels == LEVELS_DPM) {
         kac_levels_dpm(l, sch);
     } else {

@@ -81,12 +81,14 @@ typedef struct kac_solver_options {
     int n_sigmas;
     double mu; /* of a schedule with dynamic_shift: kac_schedule_mu of the picture's size */
     int begin; /* first step to keep: 0, or later to start from a partly noised sample; histories start there */
+    double
+        strength; /* lcm, tcd: the steps are spread over this share of the distillation's, from its clean end; 0: over all */
 } kac_solver_options;
 
 typedef struct kac_solver {
-    kac_solver_kind kind; /* never AUTO */
-    int n_steps;          /* rows */
-    int n_asked;          /* steps as a user counts them, those before `begin` included */
+    kac_solver_kind kind;    /* never AUTO */
+    int n_steps;             /* rows */
+    int n_asked;             /* steps as a user counts them, those before `begin` included */
     kac_solver_row *rows;    /* [n_steps] */
     int n_past;              /* past[] in use */
     double init_noise_sigma; /* x_K = init_noise_sigma · z */

@@ -215,11 +215,12 @@ kac_status kac_levels_sigmas_dpm(kac_levels *l, const kac_schedule *sch, kac_sol
     return KAC_OK;
 }
 
-kac_status kac_levels_distilled(kac_levels *l, const kac_schedule *sch) {
-    const int n_origin = sch->original_inference_steps, stride = sch->n_train / n_origin;
+kac_status kac_levels_distilled(kac_levels *l, const kac_schedule *sch, double strength) {
+    const int n_all = sch->original_inference_steps, stride = sch->n_train / n_all;
+    const int n_origin = strength > 0.0 ? (int)(n_all * strength) : n_all;
     if (l->n > n_origin)
-        return KAC_FAIL(KAC_E_USAGE, "%d steps asked; this model was distilled at %d (original_inference_steps)", l->n,
-                        n_origin);
+        return KAC_FAIL(KAC_E_USAGE, "%d steps asked; this model was distilled at %d (original_inference_steps)%s",
+                        l->n, n_origin, n_origin < n_all ? " up to this strength" : "");
     const double step = (double)n_origin / l->n;
     for (int i = 0; i < l->n; i++) l->timestep[i] = (double)(n_origin - (int)floor(i * step)) * stride - 1.0;
     return KAC_OK;

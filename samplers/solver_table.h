@@ -25,7 +25,7 @@ void kac_levels_by_spacing(kac_levels *l, const kac_schedule *sch, bool rounded)
 /* DPM-Solver's own: one step more than asked, the last left out, and the noisiest ones cut where lambda is clipped. */
 void kac_levels_dpm(kac_levels *l, const kac_schedule *sch);
 /* A subset of the steps that a consistency model was distilled at. */
-kac_status kac_levels_distilled(kac_levels *l, const kac_schedule *sch);
+kac_status kac_levels_distilled(kac_levels *l, const kac_schedule *sch, double strength);
 /* sigma[] from the timesteps, or by karras, … , which then also set the timesteps. */
 kac_status kac_levels_sigmas_euler(kac_levels *l, const kac_schedule *sch, kac_solver_kind kind);
 kac_status kac_levels_sigmas_dpm(kac_levels *l, const kac_schedule *sch, kac_solver_kind kind, double mu);

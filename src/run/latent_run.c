@@ -19,6 +19,18 @@ static kac_solver_kind solver_kind(const kac_options *o, const kac_schedule *sch
     return asks_for_own(o) ? kac_solver_own(schedule) : kac_solver_find(name);
 }
 
+/* Where a picture's steps begin. Pipelines of consistency models take all their steps below the picture's noise level, the others leave
+ * the first ones out. */
+static kac_status open_start(kac_solver_options *so, const kac_pipeline *p, const kac_options *o, int n_timesteps) {
+    const double strength = kac_start_image_strength(o);
+    const bool distilled = so->kind == KAC_SOLVER_LCM || so->kind == KAC_SOLVER_TCD;
+    if (p->consistency && distilled && n_timesteps == 0 && strength > 0 && kac_options_text(o, "mask") == NULL) {
+        so->strength = strength;
+        return KAC_OK;
+    }
+    return kac_start_image_begin(&so->begin, o, n_timesteps > 0 ? n_timesteps : so->n_steps);
+}
+
 static kac_status open_solver(kac_latent_run *r, const kac_options *o) {
     kac_schedule *schedule = &r->pipeline.schedule;
     static const struct {
@@ -40,7 +52,7 @@ static kac_status open_solver(kac_latent_run *r, const kac_options *o) {
         return KAC_FAIL(KAC_E_USAGE, "--timesteps takes at most %d entries", KAC_COUNT_OF(timesteps));
     for (int i = 0; i < n; i++) timesteps[i] = (double)kac_options_int_at(o, "timesteps", i);
     if (n > 0) so.timesteps = timesteps, so.n_timesteps = n;
-    KAC_TRY(kac_start_image_begin(&so.begin, o, n > 0 ? n : so.n_steps));
+    KAC_TRY(open_start(&so, &r->pipeline, o, n));
     return kac_solver_init(&r->solver, schedule, &so);
 }
 

@@ -10,6 +10,7 @@ static kac_status check_class(const kac_json *index) {
                                         "StableDiffusionXLImg2ImgPipeline",
                                         "StableDiffusionXLInpaintPipeline",
                                         "LatentConsistencyModelPipeline",
+                                        "LatentConsistencyModelImg2ImgPipeline",
                                         "DDPMPipeline",
                                         "DDIMPipeline"};
     const char *name = NULL;
@@ -86,6 +87,7 @@ static kac_status open_texts(kac_pipeline *p, const char *fallback) {
     const kac_json *index = &p->model.index;
     KAC_TRY(kac_json_text(index, index->root, "_class_name", &name));
     p->zero_empty = strncmp(name, "StableDiffusionXL", 17) == 0;
+    p->consistency = strncmp(name, "LatentConsistencyModel", 22) == 0;
     return kac_json_bool(index, index->root, "force_zeros_for_empty_prompt", &p->zero_empty);
 }
 

@@ -26,8 +26,9 @@ typedef struct kac_pipeline_text {
 typedef struct kac_pipeline {
     kac_checkpoint model; /* stays open: the text encoders are read from it */
     kac_pipeline_text text[KAC_PIPELINE_MAX_TEXTS];
-    int n_texts;     /* 0: unconditional */
-    bool zero_empty; /* where no negative prompt is given, its states are zeros instead of those of "" */
+    int n_texts;      /* 0: unconditional */
+    bool consistency; /* the model is distilled to few steps: a LatentConsistencyModelPipeline */
+    bool zero_empty;  /* where no negative prompt is given, its states are zeros instead of those of "" */
     kac_unet *unet;
     kac_codec *codec;   /* NULL: states are pixels in [−1, 1] */
     kac_codec *preview; /* a cheaper decoder for x0-hat; NULL: codec */

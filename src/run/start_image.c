@@ -14,6 +14,10 @@ static double strength_of(const kac_options *o) {
     return kac_options_text(o, "mask") != NULL ? 1 : 0.8;
 }
 
+double kac_start_image_strength(const kac_options *o) {
+    return kac_options_text(o, "init-img") == NULL ? 0 : strength_of(o);
+}
+
 kac_status kac_start_image_begin(int *begin, const kac_options *o, int n_steps) {
     *begin = 0;
     if (kac_options_text(o, "init-img") == NULL) return KAC_OK;

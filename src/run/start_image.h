@@ -26,6 +26,9 @@ void kac_start_image_close(kac_start_image *s);
  * KAC_E_USAGE when no step is left. */
 kac_status kac_start_image_begin(int *begin, const kac_options *options, int n_steps);
 
+/* The share of the noise that the picture gets; 0 without --init-img. */
+double kac_start_image_strength(const kac_options *options);
+
 /* What run.json says of it; NULL without a picture. */
 cJSON *kac_start_image_facts(const kac_start_image *s, bool network_reads_mask);
 

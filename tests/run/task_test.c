@@ -259,6 +259,24 @@ static void test_promises(void) {
     fixture_close(&f);
 }
 
+/* Distilled models spread all their steps below the picture's noise level; numbers of LCMScheduler.set_timesteps. */
+static void test_distilled(void) {
+    static const char config[] = "{\"_class_name\": \"LCMScheduler\"}";
+    static const double want[] = {499, 379, 259, 139};
+    kac_schedule schedule;
+    kac_solver solver;
+    if (!CHECK_OK(kac_schedule_parse(&schedule, config, sizeof config - 1, "lcm"))) return;
+    kac_solver_options o = {.kind = KAC_SOLVER_LCM, .n_steps = 4, .eta = NAN, .strength = 0.5};
+    if (CHECK_OK(kac_solver_init(&solver, &schedule, &o))) {
+        CHECK(solver.n_steps == 4);
+        for (int i = 0; i < 4; i++) CHECK(solver.rows[i].timestep == want[i]);
+        kac_solver_free(&solver);
+    }
+    o.strength = 0.05;
+    CHECK_FAILS(kac_solver_init(&solver, &schedule, &o), KAC_E_USAGE, "at 2");
+    kac_schedule_free(&schedule);
+}
+
 static void test_refused(void) {
     fixture f;
     if (!fixture_open(&f, "task/inpaint9")) return;
@@ -368,6 +386,7 @@ int main(void) {
     test_texts();
     test_promises();
     test_refused();
+    test_distilled();
     test_tiny();
     return check_done();
 }
