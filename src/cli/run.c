@@ -21,6 +21,11 @@ static const kac_option_spec options[] = {
      .help = "networks: ref is slow, the formulas in plain C; onednn: products by oneDNN"},
     {"threads", 't', KAC_OPT_INT, "0", 0, 1024, .meta = "N", .help = "networks: 0: every CPU"},
     {"repeat", 0, KAC_OPT_INT, "1", 1, 1000000, .meta = "N", .help = "networks: the forward pass N times, timed"},
+    {"lora", 0, KAC_OPT_TEXT, NULL, .meta = "FILE[:SCALE]", .repeatable = true, .help = "unet, text encoders: LoRA"},
+    {"lora-merge", 0, KAC_OPT_BOOL, "false", .help = "add the LoRA to the weights while loading"},
+    {"lora-partial", 0, KAC_OPT_BOOL, "false", .help = "go on when parts of a LoRA fit nothing in the network"},
+    {"embedding", 0, KAC_OPT_TEXT, NULL, .meta = "FILE[:TOKEN]", .repeatable = true,
+     .help = "text encoders: rows of textual inversions below the vocabulary's"},
     {"text", 0, KAC_OPT_TEXT, NULL, .meta = "TEXT", .help = "tokenizer: what to encode"},
     {"max-length", 0, KAC_OPT_INT, "0", 0, 65536, .meta = "N", .help = "tokenizer: cut and pad to N ids (0: neither)"},
     {"config", 0, KAC_OPT_TEXT, NULL, .meta = "FILE", .help = "scheduler: its scheduler_config.json"},
@@ -140,6 +145,7 @@ static kac_status print_times(const kac_cli *cli, const char *out_path, const do
 static kac_status run_network(kac_cli *cli) {
     const kac_options *o = cli->options;
     kac_run_component_args args = {.component = cli->words[0],
+                                   .options = o,
                                    .taps_path = kac_options_text(o, "taps"),
                                    .grad = kac_options_bool(o, "grad"),
                                    .dtype = strcmp(kac_options_text(o, "dtype"), "bf16") == 0 ? KAC_BF16 : KAC_F32,

@@ -135,6 +135,7 @@ static kac_status load_tokens(kac_clip *m, const kac_loader *l, const kac_source
     const kac_inversion_set *set = source->embeddings;
     const int encoder = source->lora_part == KAC_LORA_TEXT_2;
     kac_tensor rows, part;
+    if (set != NULL) KAC_TRY(kac_inversion_set_check(set, encoder, KAC_INVERSION_MAX_ENCODERS, width));
     KAC_TRY(kac_loader_get(l, &rows, name, 2, (int64_t[]){cfg->vocab_size, width}));
     KAC_TRY(kac_take_make(&m->token_table, &l->c->model, l->c->dtype,
                           cfg->vocab_size + (set == NULL ? 0 : kac_inversion_set_count(set)), width));

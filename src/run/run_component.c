@@ -1,4 +1,5 @@
 #include "run/run_component.h"
+#include "run/adapters.h"
 
 #include "io/safetensors.h"
 #include "io/weights.h"
@@ -30,6 +31,8 @@ typedef struct job {
     kac_ctx c;
     kac_weights in;
     kac_source source; /* of the component */
+    kac_lora_set *lora;
+    kac_inversion_set embeddings;
     kac_st_item outputs[MAX_OUTPUTS];
     int n_outputs;
     tap_list taps;
@@ -403,14 +406,26 @@ static kac_status run_vae_decode(job *j) {
 static const struct {
     const char *name, *folder;
     kac_status (*run)(job *j);
-} components[] = {{"unet", "unet", run_unet},
-                  {"text_encoder", "text_encoder", run_text_encoder},
-                  {"text_encoder_2", "text_encoder_2", run_text_encoder},
-                  {"clip", "clip", run_clip},
-                  {"vae.encode", "vae", run_vae_encode},
-                  {"vae.decode", "vae", run_vae_decode}};
+    int part; /* of LoRA files; −1: none */
+} components[] = {{"unet", "unet", run_unet, KAC_LORA_UNET},
+                  {"text_encoder", "text_encoder", run_text_encoder, KAC_LORA_TEXT},
+                  {"text_encoder_2", "text_encoder_2", run_text_encoder, KAC_LORA_TEXT_2},
+                  {"clip", "clip", run_clip, -1},
+                  {"vae.encode", "vae", run_vae_encode, -1},
+                  {"vae.decode", "vae", run_vae_decode, -1}};
 
 /* ---- the whole ---- */
+
+/* What is added to the component, and whether all that a LoRA has for it found its layer. */
+static kac_status open_adapters(job *j, int part) {
+    if (j->a->options == NULL) return KAC_OK;
+    KAC_TRY(kac_adapters_open(&j->lora, &j->embeddings, j->a->options));
+    if ((j->lora != NULL && part < 0) || (j->embeddings.n > 0 && part != KAC_LORA_TEXT && part != KAC_LORA_TEXT_2))
+        return KAC_FAIL(KAC_E_USAGE, "%s takes no --lora or no --embedding", j->a->component);
+    j->source.lora = j->lora, j->source.lora_part = part < 0 ? KAC_LORA_UNET : (kac_lora_part)part;
+    j->source.embeddings = j->embeddings.n > 0 ? &j->embeddings : NULL;
+    return KAC_OK;
+}
 
 static kac_status run_in_ctx(job *j, kac_status (*run)(job *j)) {
     j->taps.c = &j->c;
@@ -420,6 +435,9 @@ static kac_status run_in_ctx(job *j, kac_status (*run)(job *j)) {
     }
     if (j->a->grad) KAC_TRY(kac_tape_open(&j->tape, &j->c, 0));
     KAC_TRY(run(j));
+    if (j->lora != NULL)
+        KAC_TRY(
+            kac_lora_set_check(j->lora, 1u << j->source.lora_part, kac_options_bool(j->a->options, "lora-partial")));
     KAC_TRY(kac_st_write(j->a->out_path, j->outputs, j->n_outputs, NULL, 0));
     return j->a->taps_path == NULL ? KAC_OK : kac_st_write(j->a->taps_path, j->taps.items, j->taps.n, NULL, 0);
 }
@@ -439,9 +457,12 @@ kac_status kac_run_component(const kac_run_component_args *a) {
         job j = {.a = a};
         kac_status s = kac_source_open(&j.source, a->model_dir, components[i].folder);
         if (s == KAC_OK) s = kac_weights_open(&j.in, a->in_path);
+        if (s == KAC_OK) s = open_adapters(&j, components[i].part);
         if (s == KAC_OK) s = run_with_input(&j, components[i].run);
         kac_weights_close(&j.in);
         kac_source_close(&j.source);
+        kac_lora_set_close(j.lora);
+        kac_inversion_set_close(&j.embeddings);
         return s;
     }
     return KAC_FAIL(KAC_E_USAGE,

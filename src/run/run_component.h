@@ -20,6 +20,7 @@ typedef struct kac_run_component_args {
     const char *component;
     const char *model_dir; /* whatever kac_source_open takes */
     const char *in_path, *out_path;
+    const struct kac_options *options; /* of the adapters, run/adapters.h (`--lora`, `--embedding`); NULL: none */
     /* Also reads "grad.NAME" for results of the network (those that are there) and writes "grad.NAME" for its floating-point
      * inputs: the vector-Jacobian product. One pass, whatever n_repeat says. */
     bool grad;

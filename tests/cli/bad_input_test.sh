@@ -57,6 +57,11 @@ refuses 2 "potential" generate x --potential biggest
 refuses 2 "resampling" generate x --resampling mulitnomial
 refuses 2 "ess-threshold" generate x --ess-threshold 1.5
 refuses 2 "dtype" generate x --dtype f64
+refuses 2 "no scale" generate x --lora style:strong
+refuses 1 "there is no file style" generate x --lora style:0.5
+refuses 1 "SDXL" generate x --lora tests/golden/lora/files/kohya_xl.safetensors "${small[@]}" -o "$dir/run"
+refuses 1 "24 wide" generate x --embedding tests/golden/inversion/files/a1111.pt "${small[@]}" -o "$dir/run"
+refuses 1 "holds no LoRA" generate x --lora tests/golden/lora/adapter.safetensors "${small[@]}" -o "$dir/run"
 refuses 2 "did you mean" generate x --reward clp "${small[@]}" -o "$dir/run"
 refuses 2 "reward" generate x --reward jpeg:0 "${small[@]}" -o "$dir/run"
 refuses 1 "$dir/nowhere" generate x --reward "clip=$dir/nowhere" "${small[@]}" -o "$dir/run"

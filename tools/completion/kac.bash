@@ -32,7 +32,7 @@ _kac() {
         report) words=" --config --json --help" ;;
         info) words=" --config --json --help" ;;
         convert) words=" --dtype --variant --lora-format --overwrite --config --json --help" ;;
-        run) words=" --model --in --out --taps --grad --dtype --backend --threads --repeat --text --max-length --config --steps --begin --mu --eta --timesteps --sampling-method --json --help" ;;
+        run) words=" --model --in --out --taps --grad --dtype --backend --threads --repeat --lora --lora-merge --lora-partial --embedding --text --max-length --config --steps --begin --mu --eta --timesteps --sampling-method --json --help" ;;
         esac
     fi
     if [ -n "$words" ]; then
