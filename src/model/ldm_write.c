@@ -185,13 +185,19 @@ static kac_status clip_names(kac_ldm_names *n, const kac_source *s, const char *
     return KAC_OK;
 }
 
+/* Some files leave "text_model." out. */
+static bool has_outer(const kac_source *s) {
+    return kac_weights_entry_of(&s->weights, "text_model.final_layer_norm.weight") != NULL;
+}
+
 /* q, k and v of one layer as one tensor with its own memory. */
 static kac_status put_joined(kac_ldm_names *n, const kac_source *s, const char *prefix, int layer, const char *end) {
     static const char letters[] = "qkv";
     kac_tensor part[3];
     for (int i = 0; i < 3; i++) {
         char name[MAX_MODULE * 2];
-        snprintf(name, sizeof name, "text_model.encoder.layers.%d.self_attn.%c_proj.%s", layer, letters[i], end);
+        snprintf(name, sizeof name, "%sencoder.layers.%d.self_attn.%c_proj.%s", has_outer(s) ? "text_model." : "",
+                 layer, letters[i], end);
         KAC_TRY(kac_weights_find(&s->weights, name, &part[i]));
         if (part[i].dtype != part[0].dtype || !kac_tensor_same_shape(part[i], part[0]) || part[i].rank < 1)
             return KAC_FAIL(KAC_E_SHAPE, "%s: %s is shaped unlike its neighbours", s->path, name);
@@ -223,7 +229,7 @@ static kac_status open_clip_names(kac_ldm_names *n, const kac_source *s, const c
                                  {"mlp.fc2.", "mlp.c_proj."}};
     for (int i = 0; i < s->weights.n_entries; i++) {
         const kac_weights_entry *e = &s->weights.entries[i];
-        const char *name = behind(e->name, "text_model."), *tail = "";
+        const char *name = has_outer(s) ? behind(e->name, "text_model.") : e->name, *tail = "";
         char new_name[MAX_MODULE * 4];
         if (strcmp(e->name, "text_projection.weight") == 0) {
             char *to = kac_format("%stext_projection", prefix);
