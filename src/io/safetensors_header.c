@@ -39,7 +39,8 @@ __attribute__((format(printf, 4, 5))) static kac_status tensor_fail(const kac_we
 static kac_status refuse_other_kind(const kac_weights_file *f) {
     const char *s = (const char *)f->map.data;
     const size_t n = f->map.n;
-    if (n >= 2 && s[0] == (char)0x80 && s[1] >= 2 && s[1] <= 5)
+    const bool braced = n > 8 && s[8] == '{'; /* a header whose length happens to begin like a pickle */
+    if (n >= 2 && !braced && s[0] == (char)0x80 && s[1] >= 2 && s[1] <= 5)
         return KAC_FAIL(KAC_E_UNSUPPORTED,
                         "%s is a Python pickle, but none of torch.save: kac reads safetensors and PyTorch files",
                         f->path);
@@ -196,8 +197,7 @@ kac_status kac_st_header_read(kac_weights_file *f, kac_weights_entry **entries, 
     *entries = NULL;
     *n_entries = 0;
     KAC_TRY(refuse_other_kind(f));
-    if (f->map.n < 8)
-        return KAC_FAIL(KAC_E_FORMAT, "%s: %zu bytes are too few for weights", f->path, f->map.n);
+    if (f->map.n < 8) return KAC_FAIL(KAC_E_FORMAT, "%s: %zu bytes are too few for weights", f->path, f->map.n);
     uint64_t n_header = 0;
     for (int i = 7; i >= 0; i--) n_header = n_header << 8 | f->map.data[i];
     if (n_header > KAC_ST_MAX_HEADER_BYTES)

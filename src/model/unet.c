@@ -165,9 +165,10 @@ static kac_status run_down(pass *p, const kac_unet_block *b) {
     }
     if (b->has_sampler) {
         const kac_tensor x = p->skip[p->n_skip - 1];
-        if (b->sampler_is_resnet && (x.shape[1] % 2 != 0 || x.shape[2] % 2 != 0))
-            return KAC_FAIL(KAC_E_SHAPE, "%s halves sizes and cannot halve %lldx%lld; use a multiple of %d",
-                            b->sampler_path.s, (long long)x.shape[2], (long long)x.shape[1],
+        const kac_unet_block *back = &p->u->up[p->u->cfg.n_blocks - 2 - (b - p->u->down)];
+        if (back->sampler_is_resnet && (x.shape[1] % 2 != 0 || x.shape[2] % 2 != 0))
+            return KAC_FAIL(KAC_E_SHAPE, "%s doubles sizes, so that %lldx%lld cannot come back; use a multiple of %d",
+                            back->sampler_path.s, (long long)x.shape[2], (long long)x.shape[1],
                             1 << (p->u->cfg.n_blocks - 1));
         KAC_TRY(push_skip(p, x.shape[0], halved(b, x.shape[1]), halved(b, x.shape[2]), b->n_out));
         kac_tensor *y = &p->skip[p->n_skip - 1];

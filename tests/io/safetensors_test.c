@@ -144,6 +144,18 @@ static void test_lengths(void) {
                 KAC_E_UNSUPPORTED, "git lfs pull");
 }
 
+/* A header of 640 bytes: the file begins with 0x80 0x02, as pickles do. */
+static void test_like_pickle(void) {
+    char header[640];
+    memset(header, ' ', sizeof(header));
+    const char *text = "{" T("a", "U8", "[3]", 0, 3) "}";
+    memcpy(header, text, strlen(text));
+    kac_weights s;
+    if (!CHECK_OK(kac_weights_open(&s, make_file("like_pickle", header, sizeof(header), 3)))) return;
+    CHECK(s.n_entries == 1);
+    kac_weights_close(&s);
+}
+
 static void test_unusual(void) {
     /* c lies at an odd address; the header makes every float misaligned too */
     const char *header =
@@ -344,6 +356,7 @@ int main(void) {
     test_reference();
     test_malformed();
     test_lengths();
+    test_like_pickle();
     test_unusual();
     test_folder();
     test_golden();
