@@ -175,12 +175,12 @@ kac_status kac_swarm_resample(kac_swarm *s, int i_step, double threshold, kac_sc
     for (int g = 0; g < s->n_groups; g++) {
         double *log_w = s->log_w + g * k;
         KAC_TRY(check_weights(s, g, i_step));
-        s->ess[g] = kac_weights_ess(log_w, k);
-        s->running_log_z[g] = s->log_z[g] + kac_weights_log_mean(log_w, k);
+        s->ess[g] = kac_log_weights_ess(log_w, k);
+        s->running_log_z[g] = s->log_z[g] + kac_log_weights_log_mean(log_w, k);
         /* Equal weights need no resampling by any scheme. */
         s->resampled[g] = (threshold >= 1.0 || s->ess[g] < threshold * k) && !all_equal(log_w, k);
         if (!s->resampled[g]) continue;
-        kac_weights_normalise(s->shares, log_w, k);
+        kac_log_weights_normalise(s->shares, log_w, k);
         kac_draw_ancestors(scheme, s->shares, k, key, (uint32_t)g, s->ancestors + g * k, s->sums, s->counts);
         s->log_z[g] = s->running_log_z[g];
         memset(log_w, 0, (size_t)k * sizeof(double));

@@ -67,10 +67,10 @@ kac_status kac_swarm_run_plain(kac_swarm *s);
 void kac_swarm_finish(kac_swarm *s, kac_particles *out);
 
 /* Effective sample size 1 / Σ W² of unnormalised log-weights: 1 … k. */
-double kac_weights_ess(const double *log_w, int k);
+double kac_log_weights_ess(const double *log_w, int k);
 /* log of the mean of exp(log_w). */
-double kac_weights_log_mean(const double *log_w, int k);
+double kac_log_weights_log_mean(const double *log_w, int k);
 /* Normalised weights. */
-void kac_weights_normalise(double *w, const double *log_w, int k);
+void kac_log_weights_normalise(double *w, const double *log_w, int k);
 
 #endif

@@ -19,33 +19,28 @@ static cJSON *latent_counts(void *self) {
 
 /* ---- facts of the model and the machine ---- */
 
-static const char *const component_files[] = {
-    "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
-    "text_encoder/model.safetensors",           "text_encoder_2/model.safetensors",
-    "scheduler/scheduler_config.json",          ""}; /* a model in one file */
-
-/* Names and sizes; checksums too as long as that costs no time worth speaking of. */
-static cJSON *model_facts(const kac_job *j, bool checksums) {
-    const size_t quick_bytes = 64 << 20;
+/* Files of weights with their sizes; checksums too as long as that costs no time worth speaking of. */
+static cJSON *model_facts(const kac_job *j, const kac_pipeline *p, bool checksums) {
+    const size_t quick_bytes = 64 << 20, n_model = strlen(j->model);
     cJSON *model = cJSON_CreateObject();
     cJSON_AddStringToObject(model, "path", j->model);
     cJSON *files = cJSON_AddArrayToObject(model, "files");
-    for (int i = 0; i < KAC_COUNT_OF(component_files); i++) {
-        const bool single = component_files[i][0] == '\0';
-        char *path = single ? kac_strdup(j->model) : kac_path_join(j->model, component_files[i]), hex[65];
+    for (int i = 0; i < p->n_files; i++) {
+        const char *path = p->files[i];
+        const bool inside = strncmp(path, j->model, n_model) == 0 && path[n_model] == '/';
+        cJSON *f = cJSON_CreateObject();
+        cJSON_AddStringToObject(f, "path", inside ? path + n_model + 1 : path);
         kac_map m;
-        if (path != NULL && kac_file_exists(path) && kac_map_open(&m, path) == KAC_OK) {
-            cJSON *f = cJSON_CreateObject();
-            cJSON_AddStringToObject(f, "path", single ? kac_path_base(j->model) : component_files[i]);
+        if (kac_map_open(&m, path) == KAC_OK) { /* --vae may name a folder */
+            char hex[65];
             cJSON_AddNumberToObject(f, "bytes", (double)m.n);
             if (checksums && m.n <= quick_bytes) {
                 kac_sha256(hex, m.data, m.n);
                 cJSON_AddStringToObject(f, "sha256", hex);
             }
-            cJSON_AddItemToArray(files, f);
             kac_map_close(&m);
         }
-        kac_free(path);
+        cJSON_AddItemToArray(files, f);
     }
     return model;
 }
@@ -63,7 +58,7 @@ static cJSON *machine_facts(const kac_latent_run *r) {
 
 static cJSON *run_facts(const kac_job *j, const kac_latent_run *r, const kac_latent_plan *plan) {
     cJSON *facts = cJSON_CreateObject();
-    cJSON_AddItemToObject(facts, "model", model_facts(j, false));
+    cJSON_AddItemToObject(facts, "model", model_facts(j, &r->pipeline, false));
     cJSON_AddItemToObject(facts, "machine", machine_facts(r));
     cJSON_AddNumberToObject(facts, "n_steps", r->solver.n_steps);
     cJSON_AddNumberToObject(facts, "width", (double)r->o.width);
@@ -78,7 +73,7 @@ static cJSON *run_facts(const kac_job *j, const kac_latent_run *r, const kac_lat
 
 static void add_end_facts(cJSON *facts, kac_job *j, kac_latent_run *r, double load_ms, double write_ms) {
     const kac_latent_counts *k = kac_latent_counts_of(r->latent);
-    cJSON_AddItemToObject(facts, "model", model_facts(j, true));
+    cJSON_AddItemToObject(facts, "model", model_facts(j, &r->pipeline, true));
     cJSON_AddItemToObject(facts, "counts", latent_counts(r));
     cJSON *seconds = cJSON_AddObjectToObject(facts, "seconds");
     cJSON_AddNumberToObject(seconds, "load", load_ms / 1000);

@@ -39,12 +39,30 @@ static kac_status open_tokenizer(kac_tokenizer **out, const kac_checkpoint *m, c
     return s;
 }
 
-static kac_status open_encoder(kac_pipeline_text *t, const kac_checkpoint *m, const char *encoder,
-                               const char *tokenizer, const char *fallback) {
-    const char *dir = m->path;
-    KAC_TRY(kac_checkpoint_source(&t->source, m, encoder));
+static kac_status note_file(kac_pipeline *p, const char *path) {
+    for (int i = 0; i < p->n_files; i++)
+        if (strcmp(p->files[i], path) == 0) return KAC_OK;
+    if (p->n_files == KAC_PIPELINE_MAX_FILES) return KAC_OK;
+    p->files[p->n_files] = kac_strdup(path);
+    return p->files[p->n_files++] == NULL ? KAC_E_MEMORY : KAC_OK;
+}
+
+/* A component of the model, its files noted. */
+static kac_status open_source(kac_source *s, kac_pipeline *p, const char *component) {
+    KAC_TRY(kac_checkpoint_source(s, &p->model, component));
+    const kac_weights *w = p->model.single ? &p->model.file : &s->weights;
+    kac_status status = KAC_OK;
+    for (int i = 0; i < w->n_files && status == KAC_OK; i++) status = note_file(p, w->files[i].path);
+    if (status != KAC_OK) kac_source_close(s);
+    return status;
+}
+
+static kac_status open_encoder(kac_pipeline *p, kac_pipeline_text *t, const char *encoder, const char *tokenizer,
+                               const char *fallback) {
+    const char *dir = p->model.path;
+    KAC_TRY(open_source(&t->source, p, encoder));
     KAC_TRY(kac_clip_config_read(&t->cfg, &t->source.config));
-    KAC_TRY(open_tokenizer(&t->tokenizer, m, tokenizer, fallback));
+    KAC_TRY(open_tokenizer(&t->tokenizer, &p->model, tokenizer, fallback));
     if (kac_tokenizer_vocab_size(t->tokenizer) > t->cfg.vocab_size)
         return KAC_FAIL(KAC_E_FORMAT, "%s: %s has %d entries, %s only %lld", dir, tokenizer,
                         (int)kac_tokenizer_vocab_size(t->tokenizer), encoder, (long long)t->cfg.vocab_size);
@@ -79,7 +97,7 @@ static kac_status open_texts(kac_pipeline *p, const char *fallback) {
                                                                                                    "tokenizer_2"};
     for (int i = 0; i < KAC_PIPELINE_MAX_TEXTS; i++)
         if (kac_checkpoint_has(&p->model, encoder[i]))
-            KAC_TRY(open_encoder(&p->text[p->n_texts++], &p->model, encoder[i], tokenizer[i], fallback));
+            KAC_TRY(open_encoder(p, &p->text[p->n_texts++], encoder[i], tokenizer[i], fallback));
     if (p->n_texts == 2 && p->text[0].n_tokens != p->text[1].n_tokens)
         return KAC_FAIL(KAC_E_FORMAT, "%s: the two text encoders read %lld and %lld tokens; they must agree",
                         p->model.path, (long long)p->text[0].n_tokens, (long long)p->text[1].n_tokens);
@@ -115,11 +133,12 @@ static kac_status check_texts(const kac_pipeline *p, const char *dir) {
 static kac_status load_vae(kac_pipeline *p, kac_ctx *c, const char *other) {
     if (other == NULL) {
         kac_source vae;
-        KAC_TRY(kac_checkpoint_source(&vae, &p->model, "vae"));
+        KAC_TRY(open_source(&vae, p, "vae"));
         const kac_status s = kac_codec_load_from(&p->codec, c, &vae);
         kac_source_close(&vae);
         return s;
     }
+    KAC_TRY(note_file(p, other));
     KAC_TRY(kac_codec_load(&p->codec, c, other));
     const int64_t has = kac_codec_config_of(p->codec)->latent_channels,
                   want = kac_unet_config_of(p->unet)->out_channels;
@@ -191,7 +210,7 @@ static kac_status open_parts(kac_pipeline *p, kac_ctx *c, const kac_pipeline_opt
     KAC_TRY(open_schedule(p));
     KAC_TRY(open_texts(p, o->merges));
     KAC_TRY(add_extras(p, o));
-    KAC_TRY(kac_checkpoint_source(&unet, &p->model, "unet"));
+    KAC_TRY(open_source(&unet, p, "unet"));
     unet.lora = o->lora, unet.lora_part = KAC_LORA_UNET;
     const kac_status s = kac_unet_load_from(&p->unet, c, &unet);
     kac_source_close(&unet);
@@ -224,5 +243,6 @@ void kac_pipeline_close(kac_pipeline *p) {
     kac_codec_free(p->preview);
     kac_schedule_free(&p->schedule);
     kac_checkpoint_close(&p->model);
+    for (int i = 0; i < p->n_files; i++) kac_free(p->files[i]);
     *p = (kac_pipeline){0};
 }

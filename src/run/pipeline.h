@@ -13,7 +13,7 @@
 #include "samplers/schedule.h"
 #include "text/tokenizer.h"
 
-enum { KAC_PIPELINE_MAX_TEXTS = 2 };
+enum { KAC_PIPELINE_MAX_TEXTS = 2, KAC_PIPELINE_MAX_FILES = 64 };
 
 /* A text encoder, opened but not loaded: its weights are needed while prompts are encoded, not later. */
 typedef struct kac_pipeline_text {
@@ -35,6 +35,9 @@ typedef struct kac_pipeline {
     kac_schedule schedule;
     int64_t channels, factor; /* of a state: [h, w, channels], h = height / factor */
     int64_t width, height;    /* the model's own size in pixels; 0 when it says nothing */
+    char *files
+        [KAC_PIPELINE_MAX_FILES]; /* where the weights came from, for the record; the first ones if there are more */
+    int n_files;
 } kac_pipeline;
 
 typedef struct kac_pipeline_options {

@@ -49,7 +49,7 @@ static bool agrees_with_target(runner *run, const void *how, const exact_answer 
         double *w = kac_alloc((size_t)k * sizeof *w);
         for (int g = 0; g < n_groups; g++) {
             double sums[6] = {0};
-            kac_weights_normalise(w, out.log_weights + g * k, k);
+            kac_log_weights_normalise(w, out.log_weights + g * k, k);
             for (int i = 0; i < k; i++) {
                 const double *x = kac_mixture_point(kac_mixture_process(m), g * k + i, KAC_STAGE_FINAL);
                 double member[3];
@@ -110,7 +110,7 @@ static void test_unbiased(const char *method, const char *line, int k, int n_gro
         for (int g = 0; g < n_groups; g++) {
             const double ratio = exp(out.log_z[g] - a->log_z);
             double reward = 0;
-            kac_weights_normalise(w, out.log_weights + g * k, k);
+            kac_log_weights_normalise(w, out.log_weights + g * k, k);
             for (int i = 0; i < k; i++) reward += w[i] * out.rewards[g * k + i];
             exact_add(&z, ratio);
             exact_add(&zr, ratio * reward);
@@ -166,7 +166,7 @@ static void test_quadrature(const quadrature *q) {
         for (int g = 0; g < GROUPS; g++) {
             double w[K], sums[3] = {0};
             const double ratio = exp(out.log_z[g] - q->log_z);
-            kac_weights_normalise(w, out.log_weights + g * K, K);
+            kac_log_weights_normalise(w, out.log_weights + g * K, K);
             for (int i = 0; i < K; i++) {
                 const double x = *kac_mixture_point(p, g * K + i, KAC_STAGE_FINAL);
                 sums[0] += w[i] * out.rewards[g * K + i];
