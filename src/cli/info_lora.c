@@ -23,7 +23,7 @@ static void count_targets(cJSON *targets, const char *path) {
         if (strspn(word, "0123456789") == (size_t)n) continue;
         char *dot = strrchr(name, '.');
         char last[64];
-        snprintf(last, sizeof last, "%s", dot == NULL ? name : dot + 1);
+        snprintf(last, sizeof last, "%.60s", dot == NULL ? name : dot + 1);
         snprintf(name, sizeof name, "%s%s%.*s", last, last[0] == '\0' ? "" : ".", KAC_MIN(n, 60), word);
     }
     cJSON *item = cJSON_GetObjectItemCaseSensitive(targets, name);

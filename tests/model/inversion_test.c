@@ -17,7 +17,7 @@ static bool run(golden *g, kac_ctx *c) {
     kac_inversion_set set;
     kac_clip *clip = NULL;
     int32_t ids[64];
-    int64_t n, length;
+    int64_t n = 0, length = 0;
     kac_clip_text_out out;
     if (!CHECK_OK(kac_source_open_dir(&source, g->dir, "model"))) return false;
     bool fine = CHECK_OK(kac_inversion_set_open(&set, specs, KAC_COUNT_OF(specs)));

@@ -22,10 +22,10 @@ static const struct {
                          {"emoji_u1f600", 72, 72, 0, 0},
                          {"emoji_u1f34e", 57, 71, 3, 0},
                          {"emoji_u1f996", 72, 45, 0, 10}};
+#define TEN_WORDS "a a a a a a a a a a "
+#define LONG TEN_WORDS TEN_WORDS TEN_WORDS TEN_WORDS TEN_WORDS TEN_WORDS "heart"
 static const char *const prompts[4] = {"a red circle above a blue square", "two large green stars",
-                                       "Ein Caf\xC3\xA9, na\xC3\xAFve & co.",
-                                       "a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a "
-                                       "a a a a a a a a a a a a a a a a a a a a a heart"};
+                                       "Ein Caf\xC3\xA9, na\xC3\xAFve & co.", LONG};
 static kac_picture pictures[MAX_PICTURES];
 
 static void load_pictures(void) {
