@@ -195,12 +195,7 @@ kac_status kac_clip_load_from(kac_clip **out, kac_ctx *c, const kac_source *sour
     *out = NULL;
     kac_clip *m = kac_alloc(sizeof *m);
     if (m == NULL) return KAC_E_MEMORY;
-    const kac_loader l = {.c = c,
-                          .weights = &source->weights,
-                          .path = source->path,
-                          .lora = source->lora,
-                          .lora_part = source->lora_part};
-    kac_lora_begin(&l);
+    const kac_loader l = kac_source_loader(source, c);
     kac_status s = kac_clip_config_read(&m->cfg, &source->config);
     /* Old files do not say which class they are of. */
     if (!cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(source->config.root, "architectures")) &&

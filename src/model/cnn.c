@@ -68,7 +68,7 @@ static kac_status load_layer(kac_cnn_layer *m, const kac_loader *l, const kac_js
 
 kac_status kac_cnn_load(kac_cnn *m, kac_ctx *c, const kac_source *source) {
     const kac_json *j = &source->config;
-    const kac_loader l = {.c = c, .weights = &source->weights, .path = source->path};
+    const kac_loader l = kac_source_loader(source, c);
     const cJSON *input = cJSON_GetObjectItemCaseSensitive(j->root, "input"),
                 *layers = cJSON_GetObjectItemCaseSensitive(j->root, "layers"), *item;
     *m = (kac_cnn){.channels = 3};

@@ -141,7 +141,7 @@ kac_status kac_codec_load_from(kac_codec **out, kac_ctx *c, const kac_source *so
     *out = NULL;
     kac_codec *v = kac_alloc(sizeof *v);
     if (v == NULL) return KAC_E_MEMORY;
-    const kac_loader l = {.c = c, .weights = &source->weights, .path = source->path};
+    const kac_loader l = kac_source_loader(source, c);
     kac_status s = kac_codec_config_read(&v->cfg, &source->config);
     if (s == KAC_OK) s = v->cfg.tiny ? load_tiny(v, &l) : load_kl(v, &l);
     if (s == KAC_OK) s = load_constants(v, &l);

@@ -30,7 +30,7 @@ static kac_status read_config(kac_vit_config *vision, kac_bert_config *text, con
 
 kac_status kac_image_text_load(kac_image_text *m, kac_ctx *c, const kac_source *source) {
     *m = (kac_image_text){0};
-    const kac_loader l = {.c = c, .weights = &source->weights, .path = source->path};
+    const kac_loader l = kac_source_loader(source, c);
     const struct layout *layout = layout_of(&source->weights);
     if (layout == NULL)
         return KAC_FAIL(KAC_E_FORMAT, "%s holds no BLIP (no blip.visual_encoder.cls_token in its weights)",

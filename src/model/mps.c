@@ -84,7 +84,7 @@ static kac_status load_rotary(kac_mps *m, const kac_loader *l, int which, int64_
 
 static kac_status load(kac_mps *m, kac_ctx *c, kac_source *source) {
     strip_prefix(&source->weights);
-    const kac_loader l = {.c = c, .weights = &source->weights, .path = source->path};
+    const kac_loader l = kac_source_loader(source, c);
     KAC_TRY(kac_clip_load_from(&m->clip, c, source));
     const kac_clip_config *cfg = kac_clip_config_of(m->clip);
     m->width = cfg->projection;

@@ -1,6 +1,7 @@
 #include "model/source.h"
 #include "model/config.h"
 #include "model/source_tiny.h"
+#include "nn/lora.h"
 #include <string.h>
 
 kac_status kac_source_open_variant(kac_source *s, const char *dir, const char *stem, const char *variant) {
@@ -73,6 +74,12 @@ void kac_source_close(kac_source *s) {
     kac_weights_close(&s->file);
     kac_free(s->path);
     *s = (kac_source){0};
+}
+
+kac_loader kac_source_loader(const kac_source *s, kac_ctx *c) {
+    const kac_loader l = {.c = c, .weights = &s->weights, .path = s->path, .lora = s->lora, .lora_part = s->lora_part};
+    kac_lora_begin(&l);
+    return l;
 }
 
 const char *kac_source_stem(const char *component) {

@@ -12,6 +12,7 @@
 #include "io/lora.h"
 #include "io/weights.h"
 #include "model/ldm.h"
+#include "nn/loader.h"
 
 typedef struct kac_source {
     char *path;          /* where it comes from, for messages */
@@ -33,6 +34,9 @@ kac_status kac_source_open_variant(kac_source *s, const char *dir, const char *s
 /* From an examined file, which must stay open. */
 kac_status kac_source_of(kac_source *s, const kac_ldm *m, const char *component);
 void kac_source_close(kac_source *s); /* an empty one is allowed */
+
+/* What layers load themselves from; borrows from s. */
+kac_loader kac_source_loader(const kac_source *s, kac_ctx *c);
 
 /* "diffusion_pytorch_model", or "model" for text encoders. */
 const char *kac_source_stem(const char *component);

@@ -213,12 +213,7 @@ kac_status kac_unet_load_from(kac_unet **out, kac_ctx *c, const kac_source *sour
     *out = NULL;
     kac_unet *u = kac_alloc(sizeof *u);
     if (u == NULL) return KAC_E_MEMORY;
-    const kac_loader l = {.c = c,
-                          .weights = &source->weights,
-                          .path = source->path,
-                          .lora = source->lora,
-                          .lora_part = source->lora_part};
-    kac_lora_begin(&l);
+    const kac_loader l = kac_source_loader(source, c);
     kac_status s = kac_unet_config_read(&u->cfg, &source->config);
     if (s == KAC_OK) s = load_all(u, &l);
     if (s == KAC_OK)

@@ -18,7 +18,7 @@ static kac_status read_config(kac_vit_config *cfg, const kac_json *j) {
 
 kac_status kac_vit_classifier_load(kac_vit_classifier *m, kac_ctx *c, const kac_source *source) {
     *m = (kac_vit_classifier){0};
-    const kac_loader l = {.c = c, .weights = &source->weights, .path = source->path};
+    const kac_loader l = kac_source_loader(source, c);
     kac_vit_config cfg;
     KAC_TRY(kac_vit_config_infer(&cfg, &source->weights, "vit.", &kac_vit_transformers));
     cfg.eps = 1e-12; /* this class's default */
