@@ -47,6 +47,16 @@ struct kac_process {
      * Sources are read as they were before the call, so a permutation is allowed. */
     kac_status (*copy)(kac_process *p, const int *from, const int *to, int n);
 
+    /* Guidance, for methods that follow a gradient; all NULL (n_state 0): the process has none. Arrays are f32, one row of n_state
+     * numbers for each slot.
+     * pull: d_x[i] = (∂ x0-hat / ∂ x)ᵀ d_x0[i] at the states of slots, which were predicted at i_step.
+     * shift: the next step from slots[i] draws around a mean that is moved by shift[i]; forgotten after it. Solvers that draw no noise
+     * take it too, but then log_ratio fails with KAC_E_UNSUPPORTED. deviation: of the noise that the step at i_step draws. */
+    int64_t n_state;
+    kac_status (*pull)(kac_process *p, int i_step, const int *slots, int n, const float *d_x0, float *d_x);
+    kac_status (*shift)(kac_process *p, int i_step, const int *slots, int n, const float *shift);
+    double (*deviation)(kac_process *p, int i_step);
+
     /* log p(x') − log q(x') of the step just drawn, per slot, when the process proposes from q ≠ p (guidance). NULL:
      * always 0. */
     kac_status (*log_ratio)(kac_process *p, const int *slots, int n, double *out);

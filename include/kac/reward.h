@@ -22,6 +22,9 @@ struct kac_reward {
     /* out[i] = reward of slots[i]; higher is better. A value that is not finite is the caller's to reject
      * (KAC_E_NONFINITE). */
     kac_status (*score)(kac_reward *r, kac_process *p, const int *slots, int n, kac_stage stage, double *out);
+    /* The same values, and d out[i] / d x0-hat (or x_0) of each slot: d_state [n, process->n_state]. NULL: no gradient. */
+    kac_status (*grad)(kac_reward *r, kac_process *p, const int *slots, int n, kac_stage stage, double *out,
+                       float *d_state);
 };
 
 #pragma GCC visibility pop

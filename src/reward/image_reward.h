@@ -56,6 +56,9 @@ struct kac_image_reward {
     bool needs_prompt;
     kac_status (*prepare)(kac_image_reward *r);
     kac_status (*score)(kac_image_reward *r, const kac_picture *pictures, int n, double *out);
+    /* The value of float pictures and its derivative: images [n, height, width, 3] f32 in 0 … 1; prompt [n]; d_images, of that shape, is
+     * written: d out[i] / d images[i]. Values differ from those of score by what rounding to 8 bits does. NULL: no gradient. */
+    kac_status (*grad)(kac_image_reward *r, kac_tensor images, const int *prompt, double *out, kac_tensor d_images);
     void (*close)(kac_image_reward *r);
 };
 
@@ -69,6 +72,10 @@ void kac_image_reward_close(kac_image_reward *r); /* NULL allowed */
 
 /* Once, before scoring; text embeddings go to c->run. The list must stay valid. */
 kac_status kac_image_reward_prepare(kac_image_reward *r, const char *const *prompts, int n_prompts);
+
+/* The same over all n pictures in batches; KAC_E_UNSUPPORTED for a reward without a gradient, naming those that have one. */
+kac_status kac_image_reward_grad(kac_image_reward *r, kac_tensor images, const int *prompt, double *out,
+                                 kac_tensor d_images);
 
 /* out[i]: the unweighted reward. In batches. In a plan run nothing is read and out is 0. */
 kac_status kac_image_reward_score(kac_image_reward *r, const kac_picture *pictures, int n, double *out);

@@ -1,0 +1,26 @@
+/* From a reward back to latents: decoded, clamped to what pixels can show, scored, combined; and the derivative of all of it. */
+#ifndef KAC_PICTURE_GRADIENT_H
+#define KAC_PICTURE_GRADIENT_H
+
+#include "model/codec.h"
+#include "reward/reward_set.h"
+
+typedef enum kac_reward_balance {
+    KAC_BALANCE_PLAIN, /* d total / d picture */
+    KAC_BALANCE_NORM   /* each reward's derivative by the picture is divided by its own norm first (R0: Luo et al. 2025), then weighed */
+} kac_reward_balance;
+
+/* images [n, H, W, 3] f32 in −1 … 1 as decoders write them; outside of that range nothing pulls. prompt [n]. values [n, n_rewards + 2]: single
+ * rewards, combined, uncertainty. d_images, of the images' shape, is written: d combined[i] / d images[i]. */
+kac_status kac_reward_set_grad(kac_reward_set *s, kac_ctx *c, kac_tensor images, const int *prompt,
+                               kac_reward_balance balance, double *values, kac_tensor d_images);
+
+/* The same from latents [n, h, w, C] f32 through the decoder; codec NULL: states are pixels. d_latents [n, h, w, C] f32, written. Takes
+ * scratch only, and gives it back. */
+kac_status kac_picture_gradient(kac_reward_set *s, kac_ctx *c, const kac_codec *codec, kac_tensor latents,
+                                const int *prompt, kac_reward_balance balance, double *values, kac_tensor d_latents);
+
+/* NULL when every reward has a gradient, else the name of the first that has none. */
+const char *kac_reward_set_no_grad(const kac_reward_set *s);
+
+#endif
