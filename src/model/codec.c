@@ -166,6 +166,10 @@ kac_status kac_codec_decode_latents(kac_tensor *image, const kac_codec *v, kac_c
     const size_t mark = kac_scope_open(c);
     kac_tensor z = KAC_NONE;
     const int64_t tile = tile_needed(v, latents, false);
+    if (tile > 0 && c->tape != NULL)
+        return KAC_FAIL(KAC_E_UNSUPPORTED,
+                        "a picture of %lldx%lld is decoded in tiles, which has no gradient; take a smaller one",
+                        (long long)(latents.shape[2] * v->cfg.factor), (long long)(latents.shape[1] * v->cfg.factor));
     kac_status s = kac_codec_unscale(&z, v, c, latents);
     if (s == KAC_OK) s = tile > 0 ? kac_codec_decode_tiled(image, v, c, z, tile) : decode(image, v, c, z);
     kac_scope_close(c, mark);

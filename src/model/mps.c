@@ -131,11 +131,13 @@ static kac_status swiglu(kac_ctx *c, kac_tensor *out, kac_tensor x) {
     kac_tensor a, gate, minus = KAC_NONE;
     KAC_TRY(part_of(c, &a, x, 0, n));
     KAC_TRY(part_of(c, &gate, x, n, n));
-    KAC_TRY(kac_activate(c, &gate, gate, KAC_ACT_SILU));
+    kac_tensor silu = kac_scope_reuse(c, gate), flat = kac_tensor_reshape(a, rows, n),
+               product = kac_scope_reuse(c, flat);
+    KAC_TRY(kac_activate(c, &silu, gate, KAC_ACT_SILU));
     KAC_TRY(kac_lincomb(c, &minus, 1, &a, (double[]){-1}, 1));
-    kac_tensor flat = kac_tensor_reshape(a, rows, n);
-    KAC_TRY(kac_modulate(c, &flat, flat, kac_tensor_reshape(gate, rows, n), kac_tensor_reshape(minus, rows, n), NULL));
-    *out = a;
+    KAC_TRY(
+        kac_modulate(c, &product, flat, kac_tensor_reshape(silu, rows, n), kac_tensor_reshape(minus, rows, n), NULL));
+    *out = kac_tensor_reshape(product, x.shape[0], x.shape[1], n);
     return KAC_OK;
 }
 
@@ -150,27 +152,47 @@ static kac_status rotate(kac_ctx *c, const kac_mps *m, kac_tensor *x, int which)
         KAC_TRY(kac_copy(c, &to, kac_tensor_slice(halves, 2, 1 - i, 1)));
     }
     swapped = kac_tensor_reshape(swapped, n, all);
-    KAC_TRY(kac_modulate(c, &flat, flat, m->cosine[which], zero, NULL));
-    KAC_TRY(kac_modulate(c, &swapped, swapped, m->sine[which], zero, NULL));
-    return kac_lincomb(c, &flat, 2, (kac_tensor[]){flat, swapped}, (double[]){1, 1}, 1);
+    kac_tensor part[2] = {kac_scope_reuse(c, flat), kac_scope_reuse(c, swapped)}, sum = kac_scope_reuse(c, flat);
+    KAC_TRY(kac_modulate(c, &part[0], flat, m->cosine[which], zero, NULL));
+    KAC_TRY(kac_modulate(c, &part[1], swapped, m->sine[which], zero, NULL));
+    KAC_TRY(kac_lincomb(c, &sum, 2, part, (double[]){1, 1}, 1));
+    *x = kac_tensor_reshape(sum, n, x->shape[1], x->shape[2]);
+    return KAC_OK;
 }
 
-/* The one key (or value) [M, S, d] as every head sees it. */
-static kac_tensor for_all_heads(kac_tensor x, int64_t heads) {
-    kac_tensor t = kac_tensor_split(x, 2, 1);
-    t.shape[2] = heads;
-    t.stride[2] = 0;
-    return t;
+/* The one key (or value) x [M, S, d] as every head sees it. While a tape records, really once for each: gradients of heads are added up side by
+ * side and must not meet in one place. */
+static kac_status for_all_heads(kac_ctx *c, kac_tensor *out, kac_tensor x, int64_t heads) {
+    x = kac_tensor_split(x, 2, 1);
+    *out = x;
+    out->shape[2] = heads;
+    out->stride[2] = 0;
+    if (c->tape == NULL) return KAC_OK;
+    KAC_TRY(kac_take_make(out, &c->scratch, c->dtype, x.shape[0], x.shape[1], heads, x.shape[3]));
+    for (int64_t i = 0; i < heads; i++) {
+        kac_tensor head = kac_tensor_slice(*out, 2, i, 1);
+        KAC_TRY(kac_copy(c, &head, x));
+    }
+    return KAC_OK;
 }
 
 /* out = attention [N, T, heads · d]; kv [M, S, …] views of key and value. */
 static kac_status attend(kac_ctx *c, const kac_mps *m, kac_tensor *out, kac_tensor q, kac_tensor k, kac_tensor v,
                          const int *row) {
-    kac_tensor a = KAC_NONE;
+    kac_tensor a = KAC_NONE, keys, values;
     const kac_attention_opt o = {.scale = 1 / sqrt((double)m->head_dim), .kv_row = row};
-    KAC_TRY(kac_attention(c, &a, kac_tensor_split(q, 2, m->heads), for_all_heads(k, m->heads),
-                          for_all_heads(v, m->heads), o));
+    KAC_TRY(for_all_heads(c, &keys, k, m->heads));
+    KAC_TRY(for_all_heads(c, &values, v, m->heads));
+    KAC_TRY(kac_attention(c, &a, kac_tensor_split(q, 2, m->heads), keys, values, o));
     *out = kac_tensor_reshape(a, q.shape[0], q.shape[1], m->heads * m->head_dim);
+    return KAC_OK;
+}
+
+/* *x += m(y) */
+static kac_status add_linear(kac_ctx *c, kac_tensor *x, const kac_nn_linear *m, kac_tensor y) {
+    kac_tensor sum = kac_scope_reuse(c, *x);
+    KAC_TRY(kac_nn_linear_run(c, &sum, m, y, KAC_ACT_NONE, *x));
+    *x = sum;
     return KAC_OK;
 }
 
@@ -184,10 +206,10 @@ static kac_status run_cross(kac_ctx *c, const kac_mps *m, const kac_mps_block *b
                               KAC_NONE));
     KAC_TRY(attend(c, m, &a, q, kac_tensor_slice(kv, 2, 0, m->head_dim),
                    kac_tensor_slice(kv, 2, m->head_dim, m->head_dim), zero));
-    KAC_TRY(kac_nn_linear_run(c, x, &b->out, a, KAC_ACT_NONE, *x));
+    KAC_TRY(add_linear(c, x, &b->out, a));
     KAC_TRY(kac_nn_linear_run(c, &inner, &b->ff_in, h, KAC_ACT_NONE, KAC_NONE));
     KAC_TRY(swiglu(c, &s, inner));
-    return kac_nn_linear_run(c, x, &b->ff_out, s, KAC_ACT_NONE, *x);
+    return add_linear(c, x, &b->ff_out, s);
 }
 
 /* x += attn_out(attention of norm(x) to itself) + ff_out(…). */
@@ -201,9 +223,9 @@ static kac_status run_self(kac_ctx *c, const kac_mps *m, const kac_mps_block *b,
     KAC_TRY(rotate(c, m, &q, 0));
     KAC_TRY(rotate(c, m, &k, 1));
     KAC_TRY(attend(c, m, &a, q, k, kac_tensor_slice(fused, 2, inner + d, d), NULL));
-    KAC_TRY(kac_nn_linear_run(c, x, &b->attn_out, a, KAC_ACT_NONE, *x));
+    KAC_TRY(add_linear(c, x, &b->attn_out, a));
     KAC_TRY(swiglu(c, &s, kac_tensor_slice(fused, 2, inner + 2 * d, fused.shape[2] - inner - 2 * d)));
-    return kac_nn_linear_run(c, x, &b->ff_out2, s, KAC_ACT_NONE, *x);
+    return add_linear(c, x, &b->ff_out2, s);
 }
 
 kac_status kac_mps_features(kac_tensor *out, const kac_mps *m, kac_ctx *c, kac_tensor pixels, kac_tensor text) {

@@ -1,10 +1,12 @@
 #include "reward/aesthetic_reward.h"
 #include "reward/affine_head.h"
 #include "reward/clip_files.h"
+#include "reward/network_reward.h"
 #include "reward/reward_files.h"
 #include <string.h>
 
 typedef struct aesthetic_reward {
+    kac_network_reward net;
     kac_clip *clip;
     kac_preprocess preprocess;
     kac_affine_head head;
@@ -17,16 +19,16 @@ static void aesthetic_close(kac_image_reward *r) {
     kac_free(self);
 }
 
-static kac_status aesthetic_score(kac_image_reward *r, const kac_picture *pictures, int n, double *out) {
-    aesthetic_reward *self = r->self;
-    kac_tensor pixels = {0}, embeds = {0};
-    KAC_TRY(kac_reward_pixels(&pixels, r, &self->preprocess, kac_clip_config_of(self->clip)->image_size, pictures, n));
-    KAC_TRY(kac_clip_image_embeds(&embeds, self->clip, r->c, pixels, true));
-    for (int i = 0; i < n; i++)
-        out[i] = r->c->model.counting
-                     ? 0
-                     : kac_affine_head_value(&self->head, (const float *)embeds.data + i * self->head.n);
-    return KAC_OK;
+static kac_status aesthetic_features(kac_tensor *out, kac_image_reward *r, kac_tensor pixels, const int *prompt) {
+    (void)prompt;
+    return kac_clip_image_embeds(out, ((const aesthetic_reward *)r->self)->clip, r->c, pixels, true);
+}
+
+static double aesthetic_value(const kac_image_reward *r, const float *features, int64_t width, int prompt, float *d) {
+    const aesthetic_reward *self = r->self;
+    (void)prompt;
+    for (int64_t i = 0; i < width && d != NULL; i++) d[i] = (float)self->head.w[i];
+    return kac_affine_head_value(&self->head, features);
 }
 
 static kac_status open_head(kac_affine_head *head, const char *path) {
@@ -71,9 +73,14 @@ static kac_status open_parts(aesthetic_reward *self, kac_ctx *c, char *path) {
 kac_status kac_aesthetic_reward_open(kac_image_reward *r, const char *path) {
     aesthetic_reward *self = kac_alloc(sizeof *self);
     if (self == NULL) return KAC_E_MEMORY;
-    r->self = self, r->score = aesthetic_score, r->close = aesthetic_close;
+    r->self = self, r->close = aesthetic_close;
     char *copy = kac_strdup(path);
     const kac_status s = copy == NULL ? KAC_E_MEMORY : open_parts(self, r->c, copy);
     kac_free(copy);
-    return s;
+    KAC_TRY(s);
+    kac_network_reward_init(r, &(kac_network_reward){.preprocess = &self->preprocess,
+                                                     .size = kac_clip_config_of(self->clip)->image_size,
+                                                     .features = aesthetic_features,
+                                                     .value = aesthetic_value});
+    return KAC_OK;
 }

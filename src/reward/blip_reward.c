@@ -1,7 +1,7 @@
 #include "reward/blip_reward.h"
 #include "model/image_text.h"
 #include "reward/affine_head.h"
-#include "reward/preprocess.h"
+#include "reward/network_reward.h"
 #include "reward/reward_files.h"
 #include "text/wordpiece.h"
 #include <string.h>
@@ -12,7 +12,8 @@ static const double mean = 0.16717362830052426, deviation = 1.0333394966054072;
 enum { MAX_TOKENS = 35 };
 
 typedef struct blip_reward {
-    kac_image_text net;
+    kac_network_reward net;
+    kac_image_text image_text;
     kac_affine_head head;
     kac_wordpiece *tokenizer;
     kac_preprocess preprocess;
@@ -22,7 +23,7 @@ typedef struct blip_reward {
 
 static void blip_close(kac_image_reward *r) {
     blip_reward *self = r->self;
-    kac_image_text_free(&self->net);
+    kac_image_text_free(&self->image_text);
     kac_affine_head_free(&self->head);
     kac_wordpiece_free(self->tokenizer);
     kac_free(self->ids), kac_free(self->n_tokens);
@@ -44,49 +45,33 @@ static kac_status blip_prepare(kac_image_reward *r) {
     return KAC_OK;
 }
 
-/* Pictures whose prompts have the same number of tokens, from `first` on: one batch. */
-static int same_length(const blip_reward *self, const kac_picture *pictures, int n) {
-    int k = 1;
-    while (k < n && self->n_tokens[pictures[k].prompt] == self->n_tokens[pictures[0].prompt]) k++;
-    return k;
+static bool same_length(const kac_image_reward *r, int prompt, int other) {
+    const blip_reward *self = r->self;
+    return self->n_tokens[prompt] == self->n_tokens[other];
 }
 
-static kac_status score_batch(kac_image_reward *r, const kac_picture *pictures, int n, double *out) {
+static kac_status blip_features(kac_tensor *out, kac_image_reward *r, kac_tensor pixels, const int *prompt) {
     const blip_reward *self = r->self;
-    const int64_t edge = self->net.vision.cfg.image_size;
-    const int n_tokens = self->n_tokens[pictures[0].prompt];
+    const int n_tokens = self->n_tokens[prompt[0]];
     int32_t ids[KAC_REWARD_BATCH * MAX_TOKENS];
-    for (int i = 0; i < n; i++)
-        memcpy(ids + i * n_tokens, self->ids[pictures[i].prompt], (size_t)n_tokens * sizeof *ids);
-    kac_tensor pixels = {0}, features = {0};
-    KAC_TRY(kac_reward_pixels(&pixels, r, &self->preprocess, edge, pictures, n));
-    KAC_TRY(kac_image_text_features(&features, &self->net, r->c, pixels, ids, n_tokens));
-    for (int i = 0; i < n; i++) {
-        out[i] = 0;
-        if (r->c->model.counting) continue;
-        const double value = kac_affine_head_value(&self->head, (const float *)features.data + i * self->head.n);
-        out[i] = (value - mean) / deviation;
-    }
-    return KAC_OK;
+    for (int i = 0; i < (int)pixels.shape[0]; i++)
+        memcpy(ids + i * n_tokens, self->ids[prompt[i]], (size_t)n_tokens * sizeof *ids);
+    return kac_image_text_features(out, &self->image_text, r->c, pixels, ids, n_tokens);
 }
 
-static kac_status blip_score(kac_image_reward *r, const kac_picture *pictures, int n, double *out) {
+static double blip_value(const kac_image_reward *r, const float *features, int64_t width, int prompt, float *d) {
     const blip_reward *self = r->self;
-    for (int i = 0, k; i < n; i += k) {
-        k = same_length(self, pictures + i, n - i);
-        const size_t mark = kac_arena_mark(&r->c->scratch);
-        KAC_TRY(score_batch(r, pictures + i, k, out + i));
-        kac_arena_release(&r->c->scratch, mark);
-    }
-    return KAC_OK;
+    (void)prompt;
+    for (int64_t i = 0; i < width && d != NULL; i++) d[i] = (float)(self->head.w[i] / deviation);
+    return (kac_affine_head_value(&self->head, features) - mean) / deviation;
 }
 
 static kac_status open_net(blip_reward *self, kac_ctx *c, const char *path) {
     kac_source source;
     KAC_TRY(kac_reward_source_open(&source, path));
-    kac_status s = kac_image_text_load(&self->net, c, &source);
+    kac_status s = kac_image_text_load(&self->image_text, c, &source);
     if (s == KAC_OK) s = kac_affine_head_load(&self->head, &source.weights, "mlp.layers.");
-    const int64_t width = s == KAC_OK ? kac_bert_config_of(self->net.text)->width : 0;
+    const int64_t width = s == KAC_OK ? kac_bert_config_of(self->image_text.text)->width : 0;
     if (s == KAC_OK && self->head.n != width)
         s = KAC_FAIL(KAC_E_FORMAT, "%s: the head reads %lld numbers, the text encoder gives %lld", path,
                      (long long)self->head.n, (long long)width);
@@ -97,21 +82,26 @@ static kac_status open_net(blip_reward *self, kac_ctx *c, const char *path) {
 kac_status kac_blip_reward_open(kac_image_reward *r, const char *path) {
     blip_reward *self = kac_alloc(sizeof *self);
     if (self == NULL) return KAC_E_MEMORY;
-    r->self = self, r->prepare = blip_prepare, r->score = blip_score, r->close = blip_close, r->needs_prompt = true;
+    r->self = self, r->prepare = blip_prepare, r->close = blip_close, r->needs_prompt = true;
     KAC_TRY(open_net(self, r->c, path));
     char *folder = kac_reward_folder(path);
     if (folder == NULL) return KAC_E_MEMORY;
     const kac_status s = kac_wordpiece_load(&self->tokenizer, folder);
     kac_free(folder);
     KAC_TRY(s);
-    self->preprocess = kac_preprocess_clip((int)self->net.vision.cfg.image_size);
+    self->preprocess = kac_preprocess_clip((int)self->image_text.vision.cfg.image_size);
     self->preprocess.crop_rule = KAC_CROP_EVEN;
-    const int64_t n_vocab = kac_bert_config_of(self->net.text)->vocab_size;
+    kac_network_reward_init(r, &(kac_network_reward){.preprocess = &self->preprocess,
+                                                     .size = self->image_text.vision.cfg.image_size,
+                                                     .features = blip_features,
+                                                     .value = blip_value,
+                                                     .together = same_length});
+    const int64_t n_vocab = kac_bert_config_of(self->image_text.text)->vocab_size;
     if (kac_wordpiece_vocab_size(self->tokenizer) > n_vocab)
         return KAC_FAIL(KAC_E_FORMAT, "%s: the tokenizer knows %d tokens, the network %lld", path,
                         kac_wordpiece_vocab_size(self->tokenizer), (long long)n_vocab);
-    if (kac_bert_config_of(self->net.text)->max_tokens < MAX_TOKENS)
+    if (kac_bert_config_of(self->image_text.text)->max_tokens < MAX_TOKENS)
         return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: its text encoder reads %lld tokens, ImageReward needs %d", path,
-                        (long long)kac_bert_config_of(self->net.text)->max_tokens, (int)MAX_TOKENS);
+                        (long long)kac_bert_config_of(self->image_text.text)->max_tokens, (int)MAX_TOKENS);
     return KAC_OK;
 }

@@ -2,6 +2,7 @@
 #include "model/cnn.h"
 #include "model/config.h"
 #include "model/vit_classifier.h"
+#include "reward/network_reward.h"
 #include "reward/reward_files.h"
 #include <math.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <strings.h>
 
 typedef struct classifier_reward {
+    kac_network_reward net;
     bool is_cnn;
     kac_cnn cnn;
     kac_vit_classifier vit;
@@ -26,37 +28,34 @@ static void classifier_close(kac_image_reward *r) {
 /* ---- score ---- */
 
 /* Luma in place of three channels: out [n, size, size, 1]. */
-static kac_status grey(kac_ctx *c, kac_tensor *pixels) {
-    kac_tensor one;
-    const int64_t n = pixels->shape[0] * pixels->shape[1] * pixels->shape[2];
-    KAC_TRY(kac_take_make(&one, &c->scratch, KAC_F32, pixels->shape[0], pixels->shape[1], pixels->shape[2], 1));
-    for (int64_t i = 0; i < n && !c->scratch.counting; i++) {
-        const float *rgb = (const float *)pixels->data + 3 * i;
-        ((float *)one.data)[i] = 0.299f * rgb[0] + 0.587f * rgb[1] + 0.114f * rgb[2];
+static kac_status grey(kac_ctx *c, kac_tensor *out, kac_tensor pixels) {
+    kac_tensor part[3];
+    for (int i = 0; i < 3; i++) {
+        KAC_TRY(kac_take_make(&part[i], &c->scratch, KAC_F32, pixels.shape[0], pixels.shape[1], pixels.shape[2], 1));
+        KAC_TRY(kac_copy(c, &part[i], kac_tensor_slice(pixels, 3, i, 1)));
     }
-    *pixels = one;
-    return KAC_OK;
+    return kac_lincomb(c, out, 3, part, (double[]){0.299, 0.587, 0.114}, 1);
 }
 
-static double log_probability(const float *logits, int64_t n, int64_t label) {
+static kac_status classifier_features(kac_tensor *out, kac_image_reward *r, kac_tensor pixels, const int *prompt) {
+    const classifier_reward *self = r->self;
+    (void)prompt;
+    kac_tensor luma = {0};
+    if (self->channels == 1) KAC_TRY(grey(r->c, &luma, pixels));
+    if (luma.data != NULL) pixels = luma;
+    return self->is_cnn ? kac_cnn_run(out, &self->cnn, r->c, pixels)
+                        : kac_vit_classifier_run(out, &self->vit, r->c, pixels);
+}
+
+/* The label's log-probability; its derivative by the logits is onehot − p. */
+static double classifier_value(const kac_image_reward *r, const float *logits, int64_t n, int prompt, float *d) {
+    const classifier_reward *self = r->self;
+    (void)prompt;
     double top = logits[0], sum = 0;
     for (int64_t i = 1; i < n; i++) top = fmax(top, logits[i]);
     for (int64_t i = 0; i < n; i++) sum += exp(logits[i] - top);
-    return logits[label] - top - log(sum);
-}
-
-static kac_status classifier_score(kac_image_reward *r, const kac_picture *pictures, int n, double *out) {
-    classifier_reward *self = r->self;
-    kac_tensor pixels = {0}, logits = {0};
-    KAC_TRY(kac_reward_pixels(&pixels, r, &self->preprocess, self->size, pictures, n));
-    if (self->channels == 1) KAC_TRY(grey(r->c, &pixels));
-    KAC_TRY(self->is_cnn ? kac_cnn_run(&logits, &self->cnn, r->c, pixels)
-                         : kac_vit_classifier_run(&logits, &self->vit, r->c, pixels));
-    for (int i = 0; i < n; i++)
-        out[i] = r->c->model.counting
-                     ? 0
-                     : log_probability((const float *)logits.data + i * self->n_out, self->n_out, self->label);
-    return KAC_OK;
+    for (int64_t i = 0; i < n && d != NULL; i++) d[i] = (float)((i == self->label) - exp(logits[i] - top) / sum);
+    return logits[self->label] - top - log(sum);
 }
 
 /* ---- label ---- */
@@ -159,9 +158,14 @@ static kac_status open_parts(classifier_reward *self, kac_ctx *c, char *path) {
 kac_status kac_classifier_reward_open(kac_image_reward *r, const char *path) {
     classifier_reward *self = kac_alloc(sizeof *self);
     if (self == NULL) return KAC_E_MEMORY;
-    r->self = self, r->score = classifier_score, r->close = classifier_close;
+    r->self = self, r->close = classifier_close;
     char *copy = kac_strdup(path);
     const kac_status s = copy == NULL ? KAC_E_MEMORY : open_parts(self, r->c, copy);
     kac_free(copy);
-    return s;
+    KAC_TRY(s);
+    kac_network_reward_init(r, &(kac_network_reward){.preprocess = &self->preprocess,
+                                                     .size = self->size,
+                                                     .features = classifier_features,
+                                                     .value = classifier_value});
+    return KAC_OK;
 }

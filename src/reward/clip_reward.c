@@ -1,12 +1,13 @@
 #include "reward/clip_reward.h"
 #include "reward/clip_files.h"
-#include "reward/reward_files.h"
+#include "reward/network_reward.h"
 #include <math.h>
 #include <string.h>
 
 enum { TEXT_BATCH = 64 };
 
 typedef struct clip_reward {
+    kac_network_reward net;
     kac_clip *clip;
     kac_tokenizer *tokenizer;
     kac_preprocess preprocess;
@@ -67,28 +68,31 @@ static kac_status clip_prepare(kac_image_reward *r) {
     return s;
 }
 
-static kac_status clip_score(kac_image_reward *r, const kac_picture *pictures, int n, double *out) {
-    clip_reward *self = r->self;
-    kac_tensor pixels = {0}, embeds = {0};
-    KAC_TRY(kac_reward_pixels(&pixels, r, &self->preprocess, kac_clip_config_of(self->clip)->image_size, pictures, n));
-    KAC_TRY(kac_clip_image_embeds(&embeds, self->clip, r->c, pixels, true));
-    const int64_t width = embeds.shape[1];
-    for (int i = 0; i < n; i++) {
-        const float *image = (const float *)embeds.data + i * width,
-                    *text = (const float *)self->texts.data + self->row[pictures[i].prompt] * width;
-        double dot = 0;
-        for (int64_t j = 0; j < width && !r->c->model.counting; j++) dot += (double)image[j] * text[j];
-        out[i] = self->scale * (self->clamped ? fmax(dot, 0) : dot);
-    }
-    return KAC_OK;
+static kac_status clip_features(kac_tensor *out, kac_image_reward *r, kac_tensor pixels, const int *prompt) {
+    (void)prompt;
+    return kac_clip_image_embeds(out, ((const clip_reward *)r->self)->clip, r->c, pixels, true);
+}
+
+static double clip_value(const kac_image_reward *r, const float *image, int64_t width, int prompt, float *d) {
+    const clip_reward *self = r->self;
+    const float *text = (const float *)self->texts.data + self->row[prompt] * width;
+    double dot = 0;
+    for (int64_t j = 0; j < width; j++) dot += (double)image[j] * text[j];
+    const double scale = self->clamped && dot < 0 ? 0 : self->scale;
+    for (int64_t j = 0; j < width && d != NULL; j++) d[j] = (float)(scale * text[j]);
+    return scale * dot;
 }
 
 static kac_status clip_open(kac_image_reward *r, const char *path) {
     clip_reward *self = kac_alloc(sizeof *self);
     if (self == NULL) return KAC_E_MEMORY;
-    r->self = self, r->prepare = clip_prepare, r->score = clip_score, r->close = clip_close, r->needs_prompt = true;
+    r->self = self, r->prepare = clip_prepare, r->close = clip_close, r->needs_prompt = true;
     self->scale = 1;
     KAC_TRY(kac_clip_files_open(&self->clip, &self->preprocess, r->c, path));
+    kac_network_reward_init(r, &(kac_network_reward){.preprocess = &self->preprocess,
+                                                     .size = kac_clip_config_of(self->clip)->image_size,
+                                                     .features = clip_features,
+                                                     .value = clip_value});
     return kac_clip_files_tokenizer(&self->tokenizer, path);
 }
 

@@ -16,29 +16,34 @@ typedef struct reward_kind {
     const char *path;    /* what follows NAME=, for messages; NULL: nothing may */
     const char *shipped; /* folder in weights/ that stands in for a missing path; NULL: none */
     kac_status (*open)(kac_image_reward *r, const char *path);
+    const char *no_grad; /* why it has no gradient; NULL: it has one */
 } reward_kind;
 
+static const char counted[] = "it finds and counts shapes, which is all or nothing";
+static const char outside[] = "what comes from outside is a number alone";
+static const char coded[] = "a file has a whole number of bytes";
+
 static const reward_kind kinds[] = {
-    {"clip", "DIR", "shapes-clip", kac_clip_reward_open},
-    {"clip-logit", "DIR", "shapes-clip", kac_clip_logit_reward_open},
-    {"clipscore", "DIR", "shapes-clip", kac_clipscore_reward_open},
-    {"pickscore", "DIR", NULL, kac_clip_logit_reward_open},
-    {"hpsv2", "FILE", NULL, kac_hps_reward_open},
-    {"aesthetic", "CLIP+HEAD", NULL, kac_aesthetic_reward_open},
-    {"image-reward", "DIR or FILE", NULL, kac_blip_reward_open},
-    {"mps", "DIR", NULL, kac_mps_reward_open},
-    {"classifier", "DIR:LABEL", NULL, kac_classifier_reward_open},
-    {"jpeg", NULL, NULL, kac_incompressibility_reward_open},
-    {"incompressibility", NULL, NULL, kac_incompressibility_reward_open},
-    {"compressibility", NULL, NULL, kac_compressibility_reward_open},
-    {"brightness", "0…1", NULL, kac_brightness_reward_open},
-    {"color", "#RRGGBB", NULL, kac_color_reward_open},
-    {"shapes-judge", NULL, NULL, kac_judge_reward_open},
-    {"shapes-share", NULL, NULL, kac_judge_share_reward_open},
-    {"shapes-count", NULL, NULL, kac_judge_count_reward_open},
-    {"shapes-relation", NULL, NULL, kac_judge_relation_reward_open},
-    {"plugin", "FILE.so", NULL, kac_plugin_reward_open},
-    {"command", "PROGRAM…", NULL, kac_outside_reward_open},
+    {"clip", "DIR", "shapes-clip", kac_clip_reward_open, NULL},
+    {"clip-logit", "DIR", "shapes-clip", kac_clip_logit_reward_open, NULL},
+    {"clipscore", "DIR", "shapes-clip", kac_clipscore_reward_open, NULL},
+    {"pickscore", "DIR", NULL, kac_clip_logit_reward_open, NULL},
+    {"hpsv2", "FILE", NULL, kac_hps_reward_open, NULL},
+    {"aesthetic", "CLIP+HEAD", NULL, kac_aesthetic_reward_open, NULL},
+    {"image-reward", "DIR or FILE", NULL, kac_blip_reward_open, NULL},
+    {"mps", "DIR", NULL, kac_mps_reward_open, NULL},
+    {"classifier", "DIR:LABEL", NULL, kac_classifier_reward_open, NULL},
+    {"jpeg", NULL, NULL, kac_incompressibility_reward_open, coded},
+    {"incompressibility", NULL, NULL, kac_incompressibility_reward_open, coded},
+    {"compressibility", NULL, NULL, kac_compressibility_reward_open, coded},
+    {"brightness", "0…1", NULL, kac_brightness_reward_open, NULL},
+    {"color", "#RRGGBB", NULL, kac_color_reward_open, NULL},
+    {"shapes-judge", NULL, NULL, kac_judge_reward_open, counted},
+    {"shapes-share", NULL, NULL, kac_judge_share_reward_open, counted},
+    {"shapes-count", NULL, NULL, kac_judge_count_reward_open, counted},
+    {"shapes-relation", NULL, NULL, kac_judge_relation_reward_open, counted},
+    {"plugin", "FILE.so", NULL, kac_plugin_reward_open, outside},
+    {"command", "PROGRAM…", NULL, kac_outside_reward_open, outside},
 };
 
 static kac_status find_kind(const reward_kind **out, const char *name) {
@@ -97,8 +102,40 @@ kac_status kac_image_reward_prepare(kac_image_reward *r, const char *const *prom
     return r->prepare == NULL ? KAC_OK : r->prepare(r);
 }
 
+static int batch_of(const kac_image_reward *r) {
+    return r->batch > 0 ? KAC_MIN(r->batch, KAC_REWARD_BATCH) : KAC_REWARD_BATCH;
+}
+
+/* "reward x has no gradient: why; those that have one: …". */
+static kac_status refuse_grad(const kac_image_reward *r) {
+    const char *why = "";
+    kac_text all = {0};
+    for (int i = 0; i < KAC_COUNT_OF(kinds); i++) {
+        if (strcmp(kinds[i].name, r->spec.name) == 0 && kinds[i].no_grad != NULL) why = kinds[i].no_grad;
+        if (kinds[i].no_grad == NULL) kac_text_add(&all, "%s%s", all.n == 0 ? "" : ", ", kinds[i].name);
+    }
+    const kac_status s = KAC_FAIL(KAC_E_UNSUPPORTED, "reward %s has no gradient: %s; these have one: %s", r->name, why,
+                                  all.s == NULL ? "" : all.s);
+    kac_text_free(&all);
+    return s;
+}
+
+kac_status kac_image_reward_grad(kac_image_reward *r, kac_tensor images, const int *prompt, double *out,
+                                 kac_tensor d_images) {
+    if (r->grad == NULL) return refuse_grad(r);
+    const int batch = batch_of(r);
+    for (int64_t i = 0; i < images.shape[0]; i += batch) {
+        const int64_t n = KAC_MIN(batch, images.shape[0] - i);
+        const size_t mark = kac_arena_mark(&r->c->scratch);
+        KAC_TRY(
+            r->grad(r, kac_tensor_slice(images, 0, i, n), prompt + i, out + i, kac_tensor_slice(d_images, 0, i, n)));
+        kac_arena_release(&r->c->scratch, mark);
+    }
+    return KAC_OK;
+}
+
 kac_status kac_image_reward_score(kac_image_reward *r, const kac_picture *pictures, int n, double *out) {
-    const int batch = r->batch > 0 ? KAC_MIN(r->batch, KAC_REWARD_BATCH) : KAC_REWARD_BATCH;
+    const int batch = batch_of(r);
     for (int i = 0; i < n; i += batch) {
         const size_t mark = kac_arena_mark(&r->c->scratch);
         KAC_TRY(r->score(r, pictures + i, KAC_MIN(batch, n - i), out + i));

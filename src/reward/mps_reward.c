@@ -1,6 +1,7 @@
 #include "reward/mps_reward.h"
 #include "model/mps.h"
 #include "reward/clip_files.h"
+#include "reward/network_reward.h"
 #include "reward/reward_files.h"
 #include <math.h>
 #include <string.h>
@@ -12,7 +13,8 @@ static const char condition[] =
 static const double threshold = 0.3;
 
 typedef struct mps_reward {
-    kac_mps net;
+    kac_network_reward net;
+    kac_mps mps;
     kac_tokenizer *tokenizer;
     kac_preprocess preprocess;
     kac_tensor *text;  /* [P]: [S, E] of c->dtype in c->run: the tokens that are looked at */
@@ -21,7 +23,7 @@ typedef struct mps_reward {
 
 static void mps_close(kac_image_reward *r) {
     mps_reward *self = r->self;
-    kac_mps_free(&self->net);
+    kac_mps_free(&self->mps);
     kac_tokenizer_free(self->tokenizer);
     kac_free(self->text);
     kac_free(self);
@@ -34,7 +36,7 @@ static kac_status project(kac_tensor *tokens, kac_image_reward *r, const char *t
     mps_reward *self = r->self;
     *tokens = (kac_tensor){0};
     KAC_TRY(kac_tokenizer_encode(ids, (int)n_tokens, NULL, self->tokenizer, text, strlen(text)));
-    return kac_clip_text_tokens(tokens, self->net.clip, r->c, ids, 1, n_tokens);
+    return kac_clip_text_tokens(tokens, self->mps.clip, r->c, ids, 1, n_tokens);
 }
 
 /* Indices of the tokens whose greatest product with a token of the condition is above the threshold. In a plan run: all. */
@@ -70,7 +72,7 @@ static kac_status prepare_one(kac_image_reward *r, int i, const char *prompt, in
     int n_kept;
     KAC_TRY(project(&wanted, r, condition, ids, n_tokens));
     KAC_TRY(project(&text, r, prompt, ids, n_tokens));
-    KAC_TRY(kac_clip_text_embeds(&one, self->net.clip, c, ids, 1, n_tokens, true));
+    KAC_TRY(kac_clip_text_embeds(&one, self->mps.clip, c, ids, 1, n_tokens, true));
     KAC_TRY(choose(kept, &n_kept, r, text, wanted));
     KAC_TRY(kac_take_make(&self->text[i], &c->run, c->dtype, n_kept, text.shape[2]));
     KAC_TRY(kac_gather(c, &self->text[i], kac_tensor_reshape(text, n_tokens, text.shape[2]), kept, n_kept));
@@ -80,7 +82,7 @@ static kac_status prepare_one(kac_image_reward *r, int i, const char *prompt, in
 
 static kac_status mps_prepare(kac_image_reward *r) {
     mps_reward *self = r->self;
-    const kac_clip_config *cfg = kac_clip_config_of(self->net.clip);
+    const kac_clip_config *cfg = kac_clip_config_of(self->mps.clip);
     kac_free(self->text);
     self->text = kac_alloc((size_t)r->n_prompts * sizeof *self->text);
     int32_t *ids = kac_alloc((size_t)cfg->max_tokens * sizeof *ids);
@@ -100,38 +102,26 @@ static kac_status mps_prepare(kac_image_reward *r) {
 
 /* ---- pictures ---- */
 
-static double cosine(const float *x, const float *unit, int64_t n) {
+static bool same_prompt(const kac_image_reward *r, int prompt, int other) {
+    (void)r;
+    return prompt == other;
+}
+
+static kac_status mps_features(kac_tensor *out, kac_image_reward *r, kac_tensor pixels, const int *prompt) {
+    const mps_reward *self = r->self;
+    return kac_mps_features(out, &self->mps, r->c, pixels, self->text[prompt[0]]);
+}
+
+/* scale · cos(x, t), t of length 1; its derivative by x is scale (t − cos x / |x|) / |x|. */
+static double mps_value(const kac_image_reward *r, const float *x, int64_t width, int prompt, float *d) {
+    const mps_reward *self = r->self;
+    const double scale = kac_clip_config_of(self->mps.clip)->logit_scale;
+    const float *t = (const float *)self->embeds.data + prompt * width;
     double dot = 0, square = 0;
-    for (int64_t i = 0; i < n; i++) dot += (double)x[i] * unit[i], square += (double)x[i] * x[i];
-    return dot / sqrt(square);
-}
-
-static kac_status score_batch(kac_image_reward *r, const kac_picture *pictures, int n, double *out) {
-    mps_reward *self = r->self;
-    const kac_clip_config *cfg = kac_clip_config_of(self->net.clip);
-    const int prompt = pictures[0].prompt;
-    kac_tensor pixels = {0}, features = {0};
-    KAC_TRY(kac_reward_pixels(&pixels, r, &self->preprocess, cfg->image_size, pictures, n));
-    KAC_TRY(kac_mps_features(&features, &self->net, r->c, pixels, self->text[prompt]));
-    for (int i = 0; i < n; i++)
-        out[i] = r->c->model.counting
-                     ? 0
-                     : cfg->logit_scale * cosine((const float *)features.data + i * cfg->projection,
-                                                 (const float *)self->embeds.data + prompt * cfg->projection,
-                                                 cfg->projection);
-    return KAC_OK;
-}
-
-/* Pictures of one prompt together. */
-static kac_status mps_score(kac_image_reward *r, const kac_picture *pictures, int n, double *out) {
-    for (int i = 0, k; i < n; i += k) {
-        k = 1;
-        while (i + k < n && pictures[i + k].prompt == pictures[i].prompt) k++;
-        const size_t mark = kac_arena_mark(&r->c->scratch);
-        KAC_TRY(score_batch(r, pictures + i, k, out + i));
-        kac_arena_release(&r->c->scratch, mark);
-    }
-    return KAC_OK;
+    for (int64_t i = 0; i < width; i++) dot += (double)x[i] * t[i], square += (double)x[i] * x[i];
+    const double length = sqrt(square), cosine = dot / length;
+    for (int64_t i = 0; i < width && d != NULL; i++) d[i] = (float)(scale * (t[i] - cosine * x[i] / length) / length);
+    return scale * cosine;
 }
 
 static kac_status open_net(mps_reward *self, kac_ctx *c, const char *path) {
@@ -143,7 +133,7 @@ static kac_status open_net(mps_reward *self, kac_ctx *c, const char *path) {
     else if (s.config.root == NULL)
         status = KAC_FAIL(KAC_E_FORMAT,
                           "%s has no config.json: put that of laion/CLIP-ViT-H-14-laion2B-s32B-b79K there", path);
-    if (status == KAC_OK) status = kac_mps_load(&self->net, c, &s);
+    if (status == KAC_OK) status = kac_mps_load(&self->mps, c, &s);
     kac_source_close(&s);
     return status;
 }
@@ -151,13 +141,18 @@ static kac_status open_net(mps_reward *self, kac_ctx *c, const char *path) {
 kac_status kac_mps_reward_open(kac_image_reward *r, const char *path) {
     mps_reward *self = kac_alloc(sizeof *self);
     if (self == NULL) return KAC_E_MEMORY;
-    r->self = self, r->prepare = mps_prepare, r->score = mps_score, r->close = mps_close, r->needs_prompt = true;
+    r->self = self, r->prepare = mps_prepare, r->close = mps_close, r->needs_prompt = true;
     KAC_TRY(open_net(self, r->c, path));
     KAC_TRY(kac_clip_files_tokenizer(&self->tokenizer, path));
     char *folder = kac_reward_folder(path);
     if (folder == NULL) return KAC_E_MEMORY;
     const kac_status s =
-        kac_preprocess_load(&self->preprocess, folder, (int)kac_clip_config_of(self->net.clip)->image_size);
+        kac_preprocess_load(&self->preprocess, folder, (int)kac_clip_config_of(self->mps.clip)->image_size);
     kac_free(folder);
+    kac_network_reward_init(r, &(kac_network_reward){.preprocess = &self->preprocess,
+                                                     .size = kac_clip_config_of(self->mps.clip)->image_size,
+                                                     .features = mps_features,
+                                                     .value = mps_value,
+                                                     .together = same_prompt});
     return s;
 }

@@ -1,4 +1,5 @@
 #include "reward/preprocess_tensor.h"
+#include "nn/scope.h"
 #include "reward/resize_axis.h"
 #include <string.h>
 
@@ -37,7 +38,7 @@ static kac_status crop(kac_ctx *c, kac_tensor *out, const kac_preprocess *p, kac
     return kac_copy(c, &inner, kac_tensor_slice(kac_tensor_slice(x, 1, down.from, down.n), 2, across.from, across.n));
 }
 
-static kac_status normalize(kac_ctx *c, kac_tensor *x, const kac_preprocess *p) {
+static kac_status normalize(kac_ctx *c, kac_tensor *out, const kac_preprocess *p, kac_tensor x) {
     float numbers[2][CHANNELS];
     for (int i = 0; i < CHANNELS; i++)
         numbers[0][i] = (float)(1 / p->std[i]), numbers[1][i] = (float)(-p->mean[i] / p->std[i]);
@@ -46,7 +47,7 @@ static kac_status normalize(kac_ctx *c, kac_tensor *x, const kac_preprocess *p) 
     KAC_TRY(kac_copy(c, &table, kac_tensor_make(numbers, KAC_F32, 2, CHANNELS)));
     const kac_tensor scale = kac_tensor_make(table.data, KAC_F32, CHANNELS),
                      shift = kac_tensor_make((float *)table.data + CHANNELS, KAC_F32, CHANNELS);
-    return kac_affine(c, x, *x, scale, shift);
+    return kac_affine(c, out, x, scale, shift);
 }
 
 kac_status kac_preprocess_tensor(kac_ctx *c, kac_tensor *out, const kac_preprocess *p, kac_tensor images) {
@@ -58,15 +59,16 @@ kac_status kac_preprocess_tensor(kac_ctx *c, kac_tensor *out, const kac_preproce
     kac_preprocess_resized(p, width, height, &w, &h);
     kac_preprocess_size(p, width, height, &ow, &oh);
     if (out->data == NULL) KAC_TRY(kac_take_make(out, &c->scratch, KAC_F32, images.shape[0], oh, ow, CHANNELS));
-    const size_t mark = kac_arena_mark(&c->scratch);
-    kac_tensor resized = images;
+    const size_t mark = kac_scope_open(c);
+    kac_tensor resized = images, cropped = p->normalize ? kac_scope_reuse(c, *out) : *out;
+    if (cropped.data == NULL) KAC_TRY(kac_take(&cropped, &c->scratch, KAC_F32, 4, out->shape));
     if (w != width || h != height) {
         KAC_TRY(kac_take_make(&resized, &c->scratch, KAC_F32, images.shape[0], h, w, CHANNELS));
         KAC_TRY(kac_resample(c, &resized, images, h, w, filter_of(p->filter)));
     }
-    KAC_TRY(p->crop ? crop(c, out, p, resized) : kac_copy(c, out, resized));
-    if (p->normalize) KAC_TRY(normalize(c, out, p));
-    kac_arena_release(&c->scratch, mark);
+    KAC_TRY(p->crop ? crop(c, &cropped, p, resized) : kac_copy(c, &cropped, resized));
+    if (p->normalize) KAC_TRY(normalize(c, out, p, cropped));
+    kac_scope_close(c, mark);
     return KAC_OK;
 }
 
