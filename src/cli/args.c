@@ -39,22 +39,35 @@ const kac_option_spec *kac_cli_common_options(const kac_cli_command *command) {
 static const kac_option_spec *find_spec(const kac_cli_command *command, const char *name, size_t n, char letter) {
     const kac_option_spec *spec = find_in(command->options, name, n, letter);
     if (spec == NULL) spec = find_in(kac_cli_common_options(command), name, n, letter);
-    if (spec != NULL || !command->steered) return spec;
-    for (const kac_method *const *m = kac_method_list(); *m != NULL && spec == NULL; m++)
-        spec = find_in((*m)->options, name, n, letter);
+    if (spec != NULL || command->methods == NULL) return spec;
+    if (command->methods->shared != NULL) spec = find_in(command->methods->shared, name, n, letter);
+    kac_cli_method m;
+    for (int i = 0; spec == NULL && command->methods->at(&m, i); i++) spec = find_in(m.options, name, n, letter);
     return spec;
+}
+
+bool kac_cli_method_find(kac_cli_method *out, const kac_cli_methods *methods, const char *name) {
+    for (int i = 0; methods->at(out, i); i++)
+        if (strcmp(out->name, name) == 0) return true;
+    return false;
+}
+
+/* Names of a table's options into names[*n …]. */
+static void add_names(const char **names, int *n, int room, const kac_option_spec *table) {
+    for (; table != NULL && table->name != NULL && *n < room; table++) names[(*n)++] = table->name;
 }
 
 static kac_status unknown_option(const kac_cli_command *command, const char *arg) {
     const char *names[512];
     int n = 0;
     const int room = KAC_COUNT_OF(names) - 1;
-    for (const kac_option_spec *s = command->options; s->name != NULL && n < room; s++) names[n++] = s->name;
-    for (const kac_option_spec *s = kac_cli_common_options(command); s->name != NULL && n < room; s++)
-        names[n++] = s->name;
-    if (command->steered)
-        for (const kac_method *const *m = kac_method_list(); *m != NULL; m++)
-            for (const kac_option_spec *s = (*m)->options; s->name != NULL && n < room; s++) names[n++] = s->name;
+    add_names(names, &n, room, command->options);
+    add_names(names, &n, room, kac_cli_common_options(command));
+    if (command->methods != NULL) {
+        kac_cli_method m;
+        add_names(names, &n, room, command->methods->shared);
+        for (int i = 0; command->methods->at(&m, i); i++) add_names(names, &n, room, m.options);
+    }
     names[n] = NULL;
     const char *bare = arg + strspn(arg, "-");
     char name[64];
@@ -101,19 +114,18 @@ static const char *last_value(const arg_item *items, int n, const char *name) {
     return value;
 }
 
-static kac_status find_method(const kac_method **out, const char *name) {
-    *out = kac_method_find(name);
-    if (*out != NULL) return KAC_OK;
+static kac_status find_method(kac_cli_method *out, const kac_cli_methods *methods, const char *name) {
+    if (kac_cli_method_find(out, methods, name)) return KAC_OK;
     const char *names[64];
     int n = 0;
     kac_text all = {0};
-    for (const kac_method *const *m = kac_method_list(); *m != NULL && n < KAC_COUNT_OF(names) - 1; m++) {
-        kac_text_add(&all, "%s%s", n == 0 ? "" : ", ", (*m)->name);
-        names[n++] = (*m)->name;
+    for (; n < KAC_COUNT_OF(names) - 1 && methods->at(out, n); n++) {
+        kac_text_add(&all, "%s%s", n == 0 ? "" : ", ", out->name);
+        names[n] = out->name;
     }
     names[n] = NULL;
     const char *nearest = kac_nearest(name, names);
-    kac_fail(KAC_E_USAGE, "unknown steering method '%.60s'; %s%s%s (there are %s)", name,
+    kac_fail(KAC_E_USAGE, "unknown %s '%.60s'; %s%s%s (there are %s)", methods->what, name,
              nearest ? "did you mean " : "see", nearest ? nearest : " --help", nearest ? "?" : "",
              all.s == NULL ? "none" : all.s);
     kac_text_free(&all);
@@ -179,15 +191,17 @@ kac_status kac_cli_config(kac_options *o, const kac_json *j, const cJSON *object
     return KAC_OK;
 }
 
-static kac_status set_items(kac_cli *cli, const arg_item *items, int n, const kac_method *method) {
+static kac_status set_items(kac_cli *cli, const arg_item *items, int n, const char *method) {
+    const kac_cli_methods *methods = cli->command->methods;
     for (int i = 0; i < n; i++) {
         const char *name = items[i].spec->name;
         if (!kac_options_has(cli->options, name)) {
             const char *owner = "another";
-            for (const kac_method *const *m = kac_method_list(); *m != NULL; m++)
-                if (find_in((*m)->options, name, strlen(name), 0) != NULL) owner = (*m)->name;
-            return KAC_FAIL(KAC_E_USAGE, "--%s is an option of --steer %s; this run has --steer %s", name, owner,
-                            method == NULL ? "none" : method->name);
+            kac_cli_method m;
+            for (int k = 0; methods->at(&m, k); k++)
+                if (find_in(m.options, name, strlen(name), 0) != NULL) owner = m.name;
+            return KAC_FAIL(KAC_E_USAGE, "--%s is an option of --%s %s; this run has --%s %s", name, methods->option,
+                            owner, methods->option, method);
         }
         KAC_TRY(kac_options_set(cli->options, name, items[i].value));
     }
@@ -207,7 +221,7 @@ static kac_status open_source(arg_source *source, const kac_cli *cli, const arg_
     if (config != NULL && takes_config(cli->command)) {
         KAC_TRY(kac_json_load(&source->j, config));
         source->object = source->j.root;
-    } else if (cli->command->steered && resume != NULL && strcmp(resume, "true") == 0) {
+    } else if (cli->command->methods != NULL && resume != NULL && strcmp(resume, "true") == 0) {
         if (output == NULL) return KAC_FAIL(KAC_E_USAGE, "--resume needs -o RUN: the folder of the run to go on with");
         char *path = kac_path_join(output, "run.json");
         if (path == NULL) return KAC_E_MEMORY;
@@ -222,23 +236,28 @@ static kac_status open_source(arg_source *source, const kac_cli *cli, const arg_
     return KAC_OK;
 }
 
-static kac_status add_method(kac_cli *cli, const kac_method **method, const arg_source *source, const arg_item *items,
+static kac_status add_method(kac_cli *cli, const char **method, const arg_source *source, const arg_item *items,
                              int n) {
-    const char *name = last_value(items, n, "steer");
-    if (name == NULL && source->object != NULL) KAC_TRY(kac_json_text(&source->j, source->object, "steer", &name));
-    if (name == NULL) name = find_in(cli->command->options, "steer", 5, 0)->value;
-    KAC_TRY(find_method(method, name));
-    return kac_options_add(cli->options, (*method)->options);
+    const kac_cli_methods *methods = cli->command->methods;
+    kac_cli_method m;
+    const char *name = last_value(items, n, methods->option);
+    if (name == NULL && source->object != NULL)
+        KAC_TRY(kac_json_text(&source->j, source->object, methods->option, &name));
+    if (name == NULL) name = find_in(cli->command->options, methods->option, strlen(methods->option), 0)->value;
+    KAC_TRY(find_method(&m, methods, name));
+    *method = m.name;
+    if (methods->shared != NULL) KAC_TRY(kac_options_add(cli->options, methods->shared));
+    return kac_options_add(cli->options, m.options);
 }
 
 /* The option tables, then flags and words, then the other source for what these have not given. */
 static kac_status fill(kac_cli *cli, const arg_item *items, int n) {
     const kac_cli_command *command = cli->command;
-    const kac_method *method = NULL;
+    const char *method = "none";
     arg_source source;
     kac_status s = open_source(&source, cli, items, n);
     if (s == KAC_OK && (cli->options = kac_options_create(command->options)) == NULL) s = KAC_E_MEMORY;
-    if (s == KAC_OK && command->steered) s = add_method(cli, &method, &source, items, n);
+    if (s == KAC_OK && command->methods != NULL) s = add_method(cli, &method, &source, items, n);
     if (s == KAC_OK) s = kac_options_add(cli->options, kac_cli_common_options(command));
     if (s == KAC_OK) s = set_items(cli, items, n, method);
     for (int i = 0; command->words_option != NULL && i < cli->n_words && s == KAC_OK; i++)

@@ -9,6 +9,23 @@
 
 struct kac_cli_command;
 
+/* A command that does its work by one of several methods, each with options of its own. */
+typedef struct kac_cli_method {
+    const char *name, *summary;
+    const kac_option_spec *options; /* ends with a NULL name */
+} kac_cli_method;
+
+typedef struct kac_cli_methods {
+    const char *option;                     /* whose value is the method's name: "steer" */
+    const char *what;                       /* for messages: "steering method" */
+    bool (*at)(kac_cli_method *out, int i); /* false: there is no method i */
+    const kac_option_spec *shared;          /* options of all of them beside the command's; NULL: none */
+    const char *shared_title;
+} kac_cli_methods;
+
+/* false when there is none of that name. */
+bool kac_cli_method_find(kac_cli_method *out, const kac_cli_methods *methods, const char *name);
+
 /* One invocation, arguments read. */
 typedef struct kac_cli {
     const struct kac_cli_command *command;
@@ -28,7 +45,7 @@ typedef struct kac_cli_command {
     int min_words, max_words;       /* max −1: any number */
     const char *words_option;       /* the repeatable option that words are values of; NULL: they stay words */
     const kac_option_spec *options; /* ends with a NULL name */
-    bool steered;                   /* the chosen --steer method's options belong to it too */
+    const kac_cli_methods *methods; /* the chosen one's options belong to it too; NULL: it has none */
     const char *notes;              /* after the options in --help; NULL: none */
     kac_status (*run)(kac_cli *cli);
 } kac_cli_command;
@@ -52,8 +69,8 @@ void kac_cli_free(kac_cli *cli);
  * others. */
 kac_status kac_cli_config(kac_options *o, const kac_json *j, const cJSON *object, const cJSON *only);
 
-/* --help, to stdout. argv: may hold --steer, whose options are then shown alone. */
-void kac_cli_help(const kac_cli_command *command, const char *steer);
+/* --help, to stdout. With the name of a method only its options are shown. */
+void kac_cli_help(const kac_cli_command *command, const char *method);
 void kac_cli_help_all(void);
 
 /* One line on stderr, "kac generate: …"; control characters become '?'. */

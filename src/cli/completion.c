@@ -6,18 +6,31 @@
 
 typedef void (*option_visitor)(const kac_option_spec *s);
 
-/* All options of a command, those of every steering method included. */
-static void each_option(const kac_cli_command *c, option_visitor visit) {
-    for (const kac_option_spec *s = c->options; s->name != NULL; s++) visit(s);
-    if (c->steered)
-        for (const kac_method *const *m = kac_method_list(); *m != NULL; m++)
-            for (const kac_option_spec *s = (*m)->options; s->name != NULL; s++) visit(s);
-    for (const kac_option_spec *s = kac_cli_common_options(c); s->name != NULL; s++) visit(s);
+static const kac_cli_command *current; /* whose options are visited */
+
+static void each_of(const kac_option_spec *s, option_visitor visit) {
+    for (; s != NULL && s->name != NULL; s++) visit(s);
 }
 
-static void print_methods(char between) {
-    for (const kac_method *const *m = kac_method_list(); *m != NULL; m++)
-        printf("%s%c", (*m)->name, m[1] == NULL ? ' ' : between);
+/* All options of a command, those of every method included. */
+static void each_option(const kac_cli_command *c, option_visitor visit) {
+    current = c;
+    each_of(c->options, visit);
+    if (c->methods != NULL) {
+        kac_cli_method m;
+        each_of(c->methods->shared, visit);
+        for (int i = 0; c->methods->at(&m, i); i++) each_of(m.options, visit);
+    }
+    each_of(kac_cli_common_options(c), visit);
+}
+
+static bool chooses_method(const kac_option_spec *s) {
+    return current->methods != NULL && strcmp(s->name, current->methods->option) == 0;
+}
+
+static void print_methods(void) {
+    kac_cli_method m;
+    for (int i = 0; current->methods->at(&m, i); i++) printf("%s ", m.name);
 }
 
 /* "a|b" with spaces for '|'. */
@@ -32,15 +45,14 @@ static void bash_word(const kac_option_spec *s) {
     if (s->type == KAC_OPT_BOOL && s->value != NULL && strcmp(s->value, "true") == 0) printf(" --no-%s", s->name);
 }
 
-static const char *bash_command;
 static void bash_values(const kac_option_spec *s) {
-    const bool is_method = strcmp(s->name, "steer") == 0;
+    const bool is_method = chooses_method(s);
     if (s->type != KAC_OPT_CHOICE && !is_method) return;
-    printf("    \"%s --%s\"", bash_command, s->name);
-    if (s->letter != 0) printf(" | \"%s -%c\"", bash_command, s->letter);
+    printf("    \"%s --%s\"", current->name, s->name);
+    if (s->letter != 0) printf(" | \"%s -%c\"", current->name, s->letter);
     printf(") words=\"");
     if (is_method)
-        print_methods(' ');
+        print_methods();
     else
         print_choices(s->choices);
     printf("\" ;;\n");
@@ -53,10 +65,7 @@ static void print_bash(void) {
     for (const kac_cli_command *const *c = kac_cli_commands(); *c != NULL; c++) printf("%s ", (*c)->name);
     printf("help --help --version\"\n        COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n        return\n    fi\n"
            "    case \"${COMP_WORDS[1]} $prev\" in\n");
-    for (const kac_cli_command *const *c = kac_cli_commands(); *c != NULL; c++) {
-        bash_command = (*c)->name;
-        each_option(*c, bash_values);
-    }
+    for (const kac_cli_command *const *c = kac_cli_commands(); *c != NULL; c++) each_option(*c, bash_values);
     printf("    esac\n    if [ -z \"$words\" ] && [[ $cur == -* ]]; then\n        case ${COMP_WORDS[1]} in\n");
     for (const kac_cli_command *const *c = kac_cli_commands(); *c != NULL; c++) {
         printf("        %s) words=\"", (*c)->name);
@@ -100,9 +109,9 @@ static void zsh_option(const kac_option_spec *s) {
             printf("(");
             print_choices(s->choices);
             printf(")");
-        } else if (strcmp(s->name, "steer") == 0) {
+        } else if (chooses_method(s)) {
             printf("(");
-            print_methods(' ');
+            print_methods();
             printf(")");
         } else if (s->meta != NULL && (strcmp(s->meta, "FILE") == 0 || strcmp(s->meta, "DIR") == 0)) {
             printf("_files");
@@ -173,15 +182,18 @@ static void man_command(const kac_cli_command *c) {
     printf("\n.PP\n");
     man_text(c->summary);
     printf("\n");
-    for (const kac_option_spec *s = c->options; s->name != NULL; s++) man_option(s);
-    if (!c->steered) return;
-    for (const kac_method *const *m = kac_method_list(); *m != NULL; m++) {
-        printf(".SS \\-\\-steer ");
-        man_text((*m)->name);
+    each_of(c->options, man_option);
+    if (c->methods == NULL) return;
+    if (c->methods->shared != NULL) printf(".SS %s\n", c->methods->shared_title);
+    each_of(c->methods->shared, man_option);
+    kac_cli_method m;
+    for (int i = 0; c->methods->at(&m, i); i++) {
+        printf(".SS \\-\\-%s ", c->methods->option);
+        man_text(m.name);
         printf("\n");
-        man_text((*m)->summary);
+        man_text(m.summary);
         printf(".\n");
-        for (const kac_option_spec *s = (*m)->options; s->name != NULL; s++) man_option(s);
+        each_of(m.options, man_option);
     }
 }
 

@@ -81,6 +81,14 @@ static kac_status run(kac_cli *cli) {
     return s;
 }
 
+static bool method_at(kac_cli_method *out, int i) {
+    const kac_method *m = kac_method_list()[i];
+    if (m != NULL) *out = (kac_cli_method){m->name, m->summary, m->options};
+    return m != NULL;
+}
+
+static const kac_cli_methods methods = {.option = "steer", .what = "steering method", .at = method_at};
+
 const kac_cli_command kac_cli_generate = {
     .name = "generate",
     .summary = "Steered pictures from prompts, with a run folder and its page.",
@@ -88,7 +96,7 @@ const kac_cli_command kac_cli_generate = {
     .max_words = -1,
     .words_option = "prompt",
     .options = kac_generate_options,
-    .steered = true,
+    .methods = &methods,
     .notes = KAC_REWARD_NOTES
     "\nexamples:\n"
     "  kac generate \"a red circle above a blue square\" --particles 16\n"

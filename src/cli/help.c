@@ -45,15 +45,21 @@ static void print_table(const char *title, const kac_option_spec *table) {
     for (; table->name != NULL; table++) print_option(table);
 }
 
-void kac_cli_help(const kac_cli_command *command, const char *steer) {
+static void print_methods(const kac_cli_methods *methods, const char *only) {
+    kac_cli_method m;
+    if (methods->shared != NULL) print_table(methods->shared_title, methods->shared);
+    if (only != NULL && !kac_cli_method_find(&m, methods, only)) only = NULL;
+    for (int i = 0; methods->at(&m, i); i++) {
+        if (only != NULL && strcmp(m.name, only) != 0) continue;
+        printf("\n--%s %s: %s\n", methods->option, m.name, m.summary);
+        for (const kac_option_spec *s = m.options; s->name != NULL; s++) print_option(s);
+    }
+}
+
+void kac_cli_help(const kac_cli_command *command, const char *method) {
     printf("usage: kac %s [options] %s\n\n%s\n", command->name, command->words_usage, command->summary);
     print_table("options:", command->options);
-    if (command->steered)
-        for (const kac_method *const *m = kac_method_list(); *m != NULL; m++) {
-            if (steer != NULL && kac_method_find(steer) != NULL && strcmp((*m)->name, steer) != 0) continue;
-            printf("\n--steer %s: %s\n", (*m)->name, (*m)->summary);
-            for (const kac_option_spec *s = (*m)->options; s->name != NULL; s++) print_option(s);
-        }
+    if (command->methods != NULL) print_methods(command->methods, method);
     print_table("always:", kac_cli_common_options(command));
     if (command->notes != NULL) printf("\n%s", command->notes);
 }

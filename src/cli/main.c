@@ -30,11 +30,13 @@ static int unknown_command(const char *name) {
     return 2;
 }
 
-/* The value of --steer in the raw arguments, for --help. */
-static const char *steer_given(int argc, char **argv) {
-    for (int i = 2; i < argc; i++) {
-        if (strcmp(argv[i], "--steer") == 0 && i + 1 < argc) return argv[i + 1];
-        if (strncmp(argv[i], "--steer=", 8) == 0) return argv[i] + 8;
+/* The method that the raw arguments name, for --help. */
+static const char *method_given(const kac_cli_methods *methods, int argc, char **argv) {
+    const size_t n = methods == NULL ? 0 : strlen(methods->option);
+    for (int i = 2; i < argc && methods != NULL; i++) {
+        if (strncmp(argv[i], "--", 2) != 0 || strncmp(argv[i] + 2, methods->option, n) != 0) continue;
+        if (argv[i][2 + n] == '\0' && i + 1 < argc) return argv[i + 1];
+        if (argv[i][2 + n] == '=') return argv[i] + 3 + n;
     }
     return NULL;
 }
@@ -44,7 +46,7 @@ static int run_command(const kac_cli_command *command, int argc, char **argv) {
     bool help = false;
     kac_status status = kac_cli_parse(&cli, command, argc, argv, &help);
     if (help) {
-        kac_cli_help(command, steer_given(argc, argv));
+        kac_cli_help(command, method_given(command->methods, argc, argv));
         status = KAC_OK;
     } else if (status == KAC_OK) {
         status = command->run(&cli);

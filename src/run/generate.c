@@ -1,4 +1,5 @@
 #include "run/generate.h"
+#include "io/prompt_list.h"
 #include "reward/image_reward.h"
 #include "run/generate_job.h"
 #include "text/prompt.h"
@@ -6,54 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-#include <utf8proc.h>
 
 /* ---- prompts ---- */
-
-static kac_status check_prompt(const char *text) {
-    const utf8proc_uint8_t *p = (const utf8proc_uint8_t *)text;
-    utf8proc_ssize_t left = (utf8proc_ssize_t)strlen(text);
-    while (left > 0) {
-        utf8proc_int32_t code;
-        const utf8proc_ssize_t used = utf8proc_iterate(p, left, &code);
-        if (used < 1)
-            return KAC_FAIL(KAC_E_USAGE, "the prompt is not valid UTF-8 (byte %zu)",
-                            (size_t)(p - (const utf8proc_uint8_t *)text) + 1);
-        p += used, left -= used;
-    }
-    if (text[strspn(text, " \t\r\n")] == '\0')
-        return KAC_FAIL(KAC_E_USAGE, "the prompt is empty; say what the picture should show");
-    return KAC_OK;
-}
-
-static kac_status add_prompt(kac_job *j, const char *text) {
-    KAC_TRY(check_prompt(text));
-    char **more = kac_realloc(j->prompts, (size_t)(j->n_prompts + 1) * sizeof *more);
-    if (more == NULL) return KAC_E_MEMORY;
-    j->prompts = more;
-    more[j->n_prompts] = kac_strdup(text);
-    return more[j->n_prompts++] == NULL ? KAC_E_MEMORY : KAC_OK;
-}
-
-/* One prompt a line; empty lines and those that start with # are left out. */
-static kac_status add_prompts_of_file(kac_job *j, const char *path) {
-    char *text;
-    size_t n;
-    KAC_TRY(kac_file_read(&text, &n, path, 16 << 20));
-    kac_status s =
-        strlen(text) == n
-            ? KAC_OK
-            : KAC_FAIL(KAC_E_FORMAT, "%s holds a 0 byte; a text file with one prompt a line is wanted", path);
-    char *rest = text;
-    for (char *line = strsep(&rest, "\n"); line != NULL && s == KAC_OK; line = strsep(&rest, "\n")) {
-        line[strcspn(line, "\r")] = '\0';
-        if (line[strspn(line, " \t")] == '\0' || line[0] == '#') continue;
-        s = add_prompt(j, line);
-        if (s != KAC_OK) s = kac_fail_prefix(s, "%s", path);
-    }
-    kac_free(text);
-    return s;
-}
 
 /* One negative prompt for all, or one for each. */
 static kac_status read_negatives(kac_job *j) {
@@ -66,7 +21,7 @@ static kac_status read_negatives(kac_job *j) {
     if (j->negatives == NULL) return KAC_E_MEMORY;
     for (int i = 0; i < n_prompts && n > 0; i++) {
         j->negatives[i] = kac_options_text_at(o, "negative-prompt", n > 1 ? i : 0);
-        if (j->negatives[i][0] != '\0') KAC_TRY(check_prompt(j->negatives[i]));
+        if (j->negatives[i][0] != '\0') KAC_TRY(kac_prompt_check(j->negatives[i]));
     }
     return KAC_OK;
 }
@@ -84,15 +39,22 @@ static kac_status read_plain(kac_job *j) {
     return s;
 }
 
-static kac_status read_prompts(kac_job *j) {
+static kac_status read_lists(kac_prompt_list *l, const kac_job *j) {
     const kac_options *o = j->options;
-    for (int i = 0; i < j->args->n_words; i++) KAC_TRY(add_prompt(j, j->args->words[i]));
+    for (int i = 0; i < j->args->n_words; i++) KAC_TRY(kac_prompt_list_add(l, j->args->words[i]));
     for (int i = 0; i < kac_options_count(o, "prompt"); i++)
-        KAC_TRY(add_prompt(j, kac_options_text_at(o, "prompt", i)));
-    if (kac_options_text(o, "prompts-file") != NULL)
-        KAC_TRY(add_prompts_of_file(j, kac_options_text(o, "prompts-file")));
+        KAC_TRY(kac_prompt_list_add(l, kac_options_text_at(o, "prompt", i)));
+    const char *file = kac_options_text(o, "prompts-file");
+    return file == NULL ? KAC_OK : kac_prompt_list_add_file(l, file);
+}
+
+static kac_status read_prompts(kac_job *j) {
+    kac_prompt_list list = {0};
+    const kac_status s = read_lists(&list, j);
+    j->prompts = list.items, j->n_prompts = list.n; /* the job's from here on */
+    KAC_TRY(s);
     KAC_TRY(read_negatives(j));
-    return kac_options_bool(o, "prompt-weighting") ? read_plain(j) : KAC_OK;
+    return kac_options_bool(j->options, "prompt-weighting") ? read_plain(j) : KAC_OK;
 }
 
 /* ---- model, rewards, method ---- */

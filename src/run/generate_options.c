@@ -6,7 +6,7 @@
 const kac_option_spec kac_generate_options[] = {
     {"prompt", 'p', KAC_OPT_TEXT, NULL, .meta = "TEXT", .repeatable = true,
      .help = "what to make; the words without a dash are prompts too"},
-    {"prompts-file", 0, KAC_OPT_TEXT, NULL, .meta = "FILE", .help = "one prompt a line"},
+    {"prompts-file", 0, KAC_OPT_TEXT, NULL, .meta = "FILE", .help = "one prompt a line; .tsv, .jsonl and .json too"},
     {"negative-prompt", 'n', KAC_OPT_TEXT, NULL, .meta = "TEXT", .repeatable = true,
      .help = "what to guide away from; one for all prompts, or one for each"},
     {"prompt-weighting", 0, KAC_OPT_BOOL, "false",
