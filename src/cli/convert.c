@@ -48,7 +48,7 @@ static kac_status convert_lora(kac_cli *cli) {
             a.format = (kac_lora_format)i;
     if (kac_file_exists(a.out) && !kac_options_bool(cli->options, "overwrite"))
         return KAC_FAIL(KAC_E_USAGE, "%s exists; --overwrite replaces it", a.out);
-    kac_convert_lora_result r;
+    kac_lora_written r;
     KAC_TRY(kac_convert_lora(&r, &a));
     return print_result(
         cli, &(kac_convert_result){.kind = "LoRA", .n_tensors = r.n_tensors, .bytes = (double)r.n_bytes}, a.out);

@@ -77,7 +77,12 @@ void kac_source_close(kac_source *s) {
 }
 
 kac_loader kac_source_loader(const kac_source *s, kac_ctx *c) {
-    const kac_loader l = {.c = c, .weights = &s->weights, .path = s->path, .lora = s->lora, .lora_part = s->lora_part};
+    const kac_loader l = {.c = c,
+                          .weights = &s->weights,
+                          .path = s->path,
+                          .lora = s->lora,
+                          .lora_part = s->lora_part,
+                          .parameters = s->parameters};
     kac_lora_begin(&l);
     return l;
 }

@@ -23,6 +23,7 @@ typedef struct kac_source {
     const struct kac_inversion_set *embeddings; /* a text encoder's further tokens (io/inversion.h) */
     struct kac_lora_set *lora;
     kac_lora_part lora_part;
+    struct kac_parameters *parameters; /* nn/parameters.h */
 } kac_source;
 
 /* The component ("unet", "vae", "text_encoder", "text_encoder_2") of whatever `path` is: its own folder, a model folder, a file

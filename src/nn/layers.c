@@ -1,6 +1,5 @@
 #include "nn/layers.h"
-#include "nn/scope.h"
-
+#include "nn/parameters.h"
 #include "nn/scope.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -52,6 +51,9 @@ kac_status kac_nn_linear_load_stack(const kac_loader *l, kac_nn_linear *m, const
     s = stack_rows(l, &stack, &owned, path, n_path, "bias", 1, (int64_t[]){n_out});
     if (s == KAC_OK) s = kac_take_make(&m->bias, &l->c->model, KAC_F32, n_out * n_path);
     if (s == KAC_OK) s = kac_copy(l->c, &m->bias, stack);
+    kac_path name[KAC_PARAMETERS_STACK];
+    for (int i = 0; i < n_path; i++) name[i] = kac_path_of("%s.bias", path[i].s);
+    if (s == KAC_OK) s = kac_parameters_add_table(l, m->bias, stack, name, n_path);
     kac_free(owned);
     return s;
 }

@@ -1,5 +1,5 @@
 #include "nn/loader.h"
-
+#include "nn/parameters.h"
 #include "tensor/convert.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -59,7 +59,9 @@ kac_status kac_loader_table(const kac_loader *l, kac_tensor *out, kac_dtype as, 
     kac_tensor src;
     KAC_TRY(kac_loader_get(l, &src, name, rank, shape));
     KAC_TRY(kac_take(out, &l->c->model, as, rank, shape));
-    return kac_copy(l->c, out, src);
+    KAC_TRY(kac_copy(l->c, out, src));
+    const kac_path own = kac_path_of("%s", name);
+    return kac_parameters_add_table(l, *out, src, &own, 1);
 }
 
 kac_status kac_loader_number(const kac_loader *l, double *out, const char *name) {

@@ -20,6 +20,7 @@ typedef struct kac_loader {
     const char *path; /* for messages */
     struct kac_lora_set *lora; /* what is added to the layers (nn/lora.h); NULL: nothing */
     kac_lora_part lora_part;   /* which network this is for it */
+    struct kac_parameters *parameters; /* where what can be tuned registers itself (nn/parameters.h); NULL: nowhere */
 } kac_loader;
 
 bool kac_loader_has(const kac_loader *l, const char *name);

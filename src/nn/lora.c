@@ -1,4 +1,5 @@
 #include "nn/lora.h"
+#include "nn/parameters.h"
 #include "tensor/convert.h"
 #include <math.h>
 #include <stdio.h>
@@ -260,38 +261,44 @@ static kac_status add_product(float *w, const term *e, int n_threads) {
     return rows == NULL ? KAC_E_MEMORY : KAC_OK;
 }
 
-static kac_status pack_merged(const kac_loader *l, kac_weight *w, kac_tensor src, const terms *t, const layer *want,
-                              int stride) {
+/* All of `src` with what the files add to it, on the heap. */
+static kac_status merge(const kac_loader *l, float **out, kac_tensor src, const terms *t, const layer *want) {
     const int64_t n = kac_tensor_count(src), n_part = want->n_out * want->n_in * want->kh * want->kw;
-    float *values = kac_alloc((size_t)n * sizeof *values);
-    kac_status s = values == NULL ? KAC_E_MEMORY : KAC_OK;
-    if (s == KAC_OK && !l->c->model.counting) {
-        for (int64_t i = 0; i < n; i++) values[i] = (float)kac_element_load(src.data, src.dtype, i);
-        for (int k = 0; k < t->n && s == KAC_OK; k++)
-            s = add_product(values + t->list[k].part * n_part, &t->list[k], l->c->n_threads);
-    }
-    if (s == KAC_OK) s = kac_weight_pack(l->c, w, kac_tensor_of(values, KAC_F32, src.rank, src.shape), stride);
+    float *values = *out = kac_alloc((size_t)n * sizeof *values);
+    if (values == NULL) return KAC_E_MEMORY;
+    if (l->c->model.counting) return KAC_OK;
+    for (int64_t i = 0; i < n; i++) values[i] = (float)kac_element_load(src.data, src.dtype, i);
+    for (int k = 0; k < t->n; k++)
+        KAC_TRY(add_product(values + t->list[k].part * n_part, &t->list[k], l->c->n_threads));
+    return KAC_OK;
+}
+
+/* What is tuned has the run-time factors to itself, so that files are merged then. */
+static kac_status pack_terms(const kac_loader *l, kac_weight *w, kac_nn_low *low, kac_tensor src, const kac_path *path,
+                             const terms *t, const layer *want, int stride) {
+    const bool merged = t->n > 0 && (l->lora->merge || l->parameters != NULL);
+    float *values = NULL;
+    kac_status s = merged ? merge(l, &values, src, t, want) : KAC_OK;
+    if (merged) src = kac_tensor_of(values, KAC_F32, src.rank, src.shape);
+    if (s == KAC_OK) s = kac_weight_pack(l->c, w, src, stride);
+    if (s == KAC_OK && t->n > 0 && !merged) s = pack_factors(l, low, t, want, src.rank == 4, stride);
+    if (s == KAC_OK) s = kac_parameters_add_weight(l, w, low, src, path, want->n_path, stride);
     kac_free(values);
     return s;
 }
 
 kac_status kac_lora_pack(const kac_loader *l, kac_weight *w, kac_nn_low *low, kac_tensor src, const kac_path *path,
                          int n_path, int stride) {
-    *low = (kac_nn_low){0};
-    if (l->lora == NULL) return kac_weight_pack(l->c, w, src, stride);
     const bool conv = src.rank == 4;
     const layer want = {.n_out = src.shape[0] / n_path,
                         .n_in = src.shape[1],
                         .n_path = n_path,
                         .kh = conv ? (int)src.shape[2] : 1,
                         .kw = conv ? (int)src.shape[3] : 1};
-    terms t;
-    kac_status s = find_terms(&t, l, &want, path);
-    if (s == KAC_OK && t.n > 0 && l->lora->merge)
-        s = pack_merged(l, w, src, &t, &want, stride);
-    else if (s == KAC_OK)
-        s = kac_weight_pack(l->c, w, src, stride);
-    if (s == KAC_OK && t.n > 0 && !l->lora->merge) s = pack_factors(l, low, &t, &want, conv, stride);
+    terms t = {0};
+    *low = (kac_nn_low){0};
+    kac_status s = l->lora == NULL ? KAC_OK : find_terms(&t, l, &want, path);
+    if (s == KAC_OK) s = pack_terms(l, w, low, src, path, &t, &want, stride);
     kac_free(t.list);
     return s;
 }

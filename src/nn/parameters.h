@@ -57,4 +57,16 @@ kac_status kac_parameters_write(const kac_parameters *p, const float *values, ka
 /* Reads such a file back into values [count]; KAC_E_SHAPE, KAC_E_FORMAT when it does not fit. What --init-lora uses. */
 kac_status kac_parameters_read(const kac_parameters *p, float *values, const char *path);
 
+/* ---- what layers call while they load; nothing happens when l->parameters is NULL ---- */
+
+enum { KAC_PARAMETERS_STACK = 3 }; /* layers packed as one at most: q, k, v */
+
+/* `src` was packed into *w, the layers `path` one below the other; w and low stay where they are. KAC_E_USAGE: the rank is larger than the
+ * layer. */
+kac_status kac_parameters_add_weight(const kac_loader *l, kac_weight *w, kac_nn_low *low, kac_tensor src,
+                                     const kac_path *path, int n_path, int stride);
+/* `src` was copied into `table`: the tensors `name` one after the other. */
+kac_status kac_parameters_add_table(const kac_loader *l, kac_tensor table, kac_tensor src, const kac_path *name,
+                                    int n_name);
+
 #endif

@@ -3,7 +3,7 @@
 #ifndef KAC_RUN_CONVERT_LORA_H
 #define KAC_RUN_CONVERT_LORA_H
 
-#include "io/lora.h"
+#include "io/lora_write.h"
 
 typedef struct kac_convert_lora_args {
     const char *in, *out; /* in: what kac_lora_open reads; out: a .safetensors file, replaced when it exists */
@@ -11,15 +11,8 @@ typedef struct kac_convert_lora_args {
     int dtype; /* a kac_dtype for all matrices, or -1: as they are (F64: F32) */
 } kac_convert_lora_args;
 
-typedef struct kac_convert_lora_result {
-    int n_modules, n_tensors;
-    size_t n_bytes; /* of the tensors */
-} kac_convert_lora_result;
-
-/* Alphas: kohya keeps them (one is written for every module); in the other formats they are multiplied into the up matrix, and a Tucker core
- * into the down matrix, so that readers which know neither get the same result. KAC_E_FORMAT for keys of no known network, KAC_E_UNSUPPORTED
- * where the format has no name for a module. */
-kac_status kac_convert_lora(kac_convert_lora_result *r, const kac_convert_lora_args *a);
+/* As kac_lora_write; KAC_E_FORMAT for keys of no known network. */
+kac_status kac_convert_lora(kac_lora_written *r, const kac_convert_lora_args *a);
 
 /* Whether a file or folder is meant to be one: by its keys alone. False too when it cannot be read. */
 bool kac_convert_is_lora(const char *path);

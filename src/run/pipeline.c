@@ -211,7 +211,7 @@ static kac_status open_parts(kac_pipeline *p, kac_ctx *c, const kac_pipeline_opt
     KAC_TRY(open_texts(p, o->merges));
     KAC_TRY(add_extras(p, o));
     KAC_TRY(open_source(&unet, p, "unet"));
-    unet.lora = o->lora, unet.lora_part = KAC_LORA_UNET;
+    unet.lora = o->lora, unet.lora_part = KAC_LORA_UNET, unet.parameters = o->parameters;
     const kac_status s = kac_unet_load_from(&p->unet, c, &unet);
     kac_source_close(&unet);
     KAC_TRY(s);

@@ -48,6 +48,7 @@ typedef struct kac_pipeline_options {
     /* what is added to the networks, borrowed and needed as long as the pipeline; NULL: nothing */
     struct kac_lora_set *lora;
     const kac_inversion_set *embeddings;
+    struct kac_parameters *parameters; /* of the denoiser: nn/parameters.h */
 } kac_pipeline_options;
 
 /* path: a diffusers folder or a file in the original names. Weights go to c->model. o NULL: all NULL. Fails with what is missing. */

@@ -93,6 +93,20 @@ kac_status kac_weight_pack(kac_ctx *c, kac_weight *w, kac_tensor src, int stride
     return s;
 }
 
+/* The backend packs as ever, only that the model arena is the weight's own memory meanwhile. */
+kac_status kac_weight_update(kac_ctx *c, kac_weight *w, kac_tensor src, int stride_hint) {
+    if (w->impl != NULL)
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "weights cannot be changed on the backend %s; choose cpu", c->ops->name);
+    const kac_arena model = c->model;
+    kac_weight again;
+    c->model = (kac_arena){.name = "weight", .base = w->data, .cap = w->n_bytes, .counting = model.counting};
+    const kac_status s = kac_weight_pack(c, &again, src, stride_hint);
+    c->model = model;
+    KAC_ASSERT(s != KAC_OK || (again.data == w->data && again.n_bytes == w->n_bytes && again.n_out == w->n_out &&
+                               again.n_in == w->n_in && again.kh == w->kh && again.kw == w->kw));
+    return s;
+}
+
 /* Flops of the second product per row in *flops. */
 static kac_status check_low(const kac_ctx *c, const kac_low *low, kac_tensor x, const kac_weight *w, bool geglu, double *flops) {
     *flops = 0;

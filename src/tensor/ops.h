@@ -41,6 +41,9 @@ typedef struct kac_weight {
  * Memory: the packed copy from c->model, temporaries from c->scratch (released). `hint` is the stride for conv (1
  * allows Winograd), 1 otherwise. */
 kac_status kac_weight_pack(kac_ctx *c, kac_weight *w, kac_tensor src, int stride_hint);
+/* Other numbers of the same shape into a weight that was packed with the same hint, in place. KAC_E_UNSUPPORTED on a backend that keeps
+ * further copies of a weight (onednn). */
+kac_status kac_weight_update(kac_ctx *c, kac_weight *w, kac_tensor src, int stride_hint);
 
 /* ---- matrix products ---- */
 /* A second product, added to the first before bias and activation: x' [..., parts · r] Uᵀ, U [n_out, r]. With several

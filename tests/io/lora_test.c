@@ -179,7 +179,7 @@ static double distance(const kac_lora_module *a, const kac_lora_module *b) {
 
 static void convert_one(const char *in, kac_lora_format format, int dtype, double tolerance) {
     kac_lora before, after;
-    kac_convert_lora_result r;
+    kac_lora_written r;
     const kac_convert_lora_args a = {.in = in, .out = path, .format = format, .dtype = dtype};
     if (!CHECK_OK(kac_convert_lora(&r, &a)) || !CHECK_OK(kac_lora_open(&before, in))) return;
     kac_lora_resolve_sgm(&before, 2);
@@ -206,7 +206,7 @@ static void test_conversion(void) {
             convert_one(in, (kac_lora_format)format, KAC_BF16, 2e-2);
         }
     convert_one("tests/golden/lora/files/processor.safetensors", KAC_LORA_PROCESSOR, -1, 1e-6);
-    kac_convert_lora_result r;
+    kac_lora_written r;
     const kac_convert_lora_args a = {
         .in = "tests/golden/lora/files/adapter.safetensors", .out = path, .format = KAC_LORA_PROCESSOR, .dtype = -1};
     CHECK_FAILS(kac_convert_lora(&r, &a), KAC_E_UNSUPPORTED, "attention layers only");
