@@ -25,4 +25,8 @@ static kac_status run(kac_particles *out, kac_process *process, kac_reward *rewa
     return status;
 }
 
-const kac_method kac_method_best_of_n = {"best-of-n", "plain samples, ranked by their reward at the end", options, run};
+const kac_method kac_method_best_of_n = {
+    .name = "best-of-n",
+    .summary = "plain samples, ranked by their reward at the end; their weights stand for base × exp(λ r) exactly",
+    .options = options,
+    .run = run};

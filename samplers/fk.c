@@ -7,10 +7,11 @@
  *     reward      G = exp(lambda r̂)
  * and the last one, at x_0 with its own reward r(x_0), is whatever makes the product exp(lambda r(x_0)). So all of them have the same
  * target, base × exp(lambda r) / Z, and the same unbiased estimate of Z; they differ in variance. Weights are carried until a
- * resampling, in the log domain. */
+ * resampling, in the log domain. With --gradient-scale particles are proposed by guided steps and weighed by p / q besides, which changes
+ * neither target nor estimate. */
 #include "base/base.h"
+#include "samplers/guidance.h"
 #include "samplers/methods.h"
-#include "samplers/swarm.h"
 #include <math.h>
 #include <string.h>
 
@@ -28,12 +29,14 @@ static const kac_option_spec options[] = {
      false},
     {"score-steps", 0, KAC_OPT_LIST, NULL, 0, 100000, NULL, "LIST",
      "these steps instead, e.g. 5,10,20; the final samples are always scored", false},
+    KAC_OPTIONS_GUIDANCE("0", "variance", "1"),
     KAC_OPTIONS_END};
 
 typedef enum potential { DIFFERENCE, MAX, SUM, REWARD } potential;
 
 typedef struct fk {
     kac_swarm swarm;
+    kac_guidance guidance;
     double lambda, threshold;
     potential kind;
     kac_scheme scheme;
@@ -105,12 +108,16 @@ static kac_status sample(fk *f) {
         const bool scored = f->scores[i_step];
         KAC_TRY(kac_swarm_predict(s, i_step));
         if (scored) {
-            KAC_TRY(kac_swarm_score(s, i_step, KAC_STAGE_PREDICTED));
+            if (kac_guidance_wants(&f->guidance, i_step))
+                KAC_TRY(kac_guidance_score(&f->guidance, i_step));
+            else
+                KAC_TRY(kac_swarm_score(s, i_step, KAC_STAGE_PREDICTED));
             weigh(f, false);
         }
         /* Only scoring steps resample: between them the ratios of a guided proposal would select against the guidance. */
         KAC_TRY(kac_swarm_resample(s, i_step, scored ? f->threshold : 0.0, f->scheme));
         KAC_TRY(kac_swarm_report(s, i_step, scored));
+        KAC_TRY(kac_guidance_shift(&f->guidance, i_step, f->lambda));
         KAC_TRY(kac_swarm_step(s, i_step));
     }
     KAC_TRY(kac_swarm_score(s, n_steps, KAC_STAGE_FINAL));
@@ -127,6 +134,7 @@ static kac_status prepare_and_sample(fk *f, const kac_options *o) {
     f->scores = kac_alloc((size_t)f->swarm.process->n_steps * sizeof(bool));
     if (f->scores == NULL) return KAC_E_MEMORY;
     KAC_TRY(read_score_steps(f, o, f->swarm.process->n_steps));
+    KAC_TRY(kac_guidance_init(&f->guidance, &f->swarm, o, true));
     return sample(f);
 }
 
@@ -137,10 +145,16 @@ static kac_status run(kac_particles *out, kac_process *process, kac_reward *rewa
     kac_status status = kac_swarm_init(&f.swarm, process, reward, events, seed);
     if (status == KAC_OK) status = prepare_and_sample(&f, o);
     if (status == KAC_OK) kac_swarm_finish(&f.swarm, out);
+    kac_guidance_free(&f.guidance);
     kac_swarm_free(&f.swarm);
     kac_free(f.scores);
     return status;
 }
 
-const kac_method kac_method_fk = {"fk", "Feynman-Kac particles: weighted and resampled by rewards on the way", options,
-                                  run};
+const kac_method kac_method_fk = {
+    .name = "fk",
+    .summary = "Feynman-Kac particles: weighted and resampled by rewards on the way; exact: base × exp(λ r)",
+    .options = options,
+    .run = run,
+    .needs_density = true,
+    .needs_grad = kac_guidance_asked};

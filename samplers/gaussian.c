@@ -158,6 +158,23 @@ void kac_kernel_x0_hat(const kac_kernel *q, const double *log_w, const double *m
     }
 }
 
+void kac_kernel_pull(const kac_kernel *q, const double *log_w, const double *means, const float *d_x0, float *d_x) {
+    const int d = q->d;
+    double hat[KAC_GMM_MAX], sum[KAC_GMM_MAX] = {0};
+    kac_kernel_x0_hat(q, log_w, means, hat);
+    for (int k = 0; k < q->k; k++) { /* the covariance is that within the components and that of their means */
+        const double w = exp(log_w[k]), *cov = q->cov + k * d * d, *m = means + k * d;
+        double along = 0.0;
+        for (int i = 0; i < d; i++) along += (m[i] - hat[i]) * (double)d_x0[i];
+        for (int i = 0; i < d; i++) {
+            double row = (m[i] - hat[i]) * along;
+            for (int j = 0; j < d; j++) row += 0.5 * (cov[i * d + j] + cov[j * d + i]) * (double)d_x0[j];
+            sum[i] += w * row;
+        }
+    }
+    for (int i = 0; i < d; i++) d_x[i] = (float)(sqrt(q->bar_t) / (1.0 - q->bar_t) * sum[i]);
+}
+
 void kac_kernel_draw(const kac_kernel *q, const double *x, const double *log_w, const double *means, double u,
                      const float *z, double *to) {
     const int d = q->d;

@@ -47,6 +47,8 @@ kac_status kac_kernel_prepare(kac_kernel *q, const kac_gmm *g, double bar_t, dou
 double kac_kernel_posterior(const kac_kernel *q, const double *x, double *log_w, double *means);
 /* x0_hat [d] = Σ w_k m_k. */
 void kac_kernel_x0_hat(const kac_kernel *q, const double *log_w, const double *means, double *x0_hat);
+/* d_x [d] = (∂ x0_hat / ∂ x)ᵀ d_x0 = alpha / sigma² · Cov[x_0 | x_t = x] d_x0. */
+void kac_kernel_pull(const kac_kernel *q, const double *log_w, const double *means, const float *d_x0, float *d_x);
 /* to [d] ~ p(x_s | x_t = x) from its posterior, a uniform that picks the component, and d normals. */
 void kac_kernel_draw(const kac_kernel *q, const double *x, const double *log_w, const double *means, double u,
                      const float *z, double *to);

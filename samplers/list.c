@@ -1,7 +1,8 @@
 #include "samplers/methods.h"
 #include <string.h>
 
-static const kac_method *const methods[] = {&kac_method_none, &kac_method_best_of_n, &kac_method_fk, NULL};
+static const kac_method *const methods[] = {&kac_method_none, &kac_method_best_of_n, &kac_method_fk, &kac_method_dps,
+                                            NULL};
 
 const kac_method *const *kac_method_list(void) {
     return methods;

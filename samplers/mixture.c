@@ -25,6 +25,9 @@ struct kac_mixture {
     uint64_t seed;
     double eta;
     int64_t n_evaluations;
+    float *shift;  /* [n_slots, d] guidance of the next step */
+    bool *shifted; /* [n_slots] */
+    double *ratio; /* [n_slots] log p − log q of the step just drawn; NAN: it has no density */
 };
 
 static double *slot_x(const kac_mixture *m, int slot) {
@@ -104,10 +107,20 @@ static kac_status mixture_predict(kac_process *p, int i_step, const int *slots, 
     return KAC_OK;
 }
 
+static double ddim_deviation(const kac_mixture *m, double a, double b) {
+    return m->eta * sqrt((1.0 - b) / (1.0 - a) * (1.0 - a / b));
+}
+
+/* What multiplies eps in a DDIM step. */
+static double ddim_rest(const kac_mixture *m, double a, double b) {
+    const double s = ddim_deviation(m, a, b);
+    return sqrt(fmax(1.0 - b - s * s, 0.0));
+}
+
 /* DDIM: x' = sqrt(b) x0 + sqrt(1 − b − s²) eps + s z, s = eta sqrt((1 − b) / (1 − a) (1 − a / b)), a and b alpha-bar now and next. */
 static void step_ddim(const kac_mixture *m, int from, int to, const float *z) {
     const double a = m->kernel.bar_t, b = m->kernel.bar_s, *x = slot_x(m, from), *x0 = slot_x0(m, from);
-    const double s = m->eta * sqrt((1.0 - b) / (1.0 - a) * (1.0 - a / b)), rest = sqrt(fmax(1.0 - b - s * s, 0.0));
+    const double s = ddim_deviation(m, a, b), rest = ddim_rest(m, a, b);
     double *next = slot_x(m, to);
     for (int i = 0; i < m->d; i++) {
         const double eps = (x[i] - sqrt(a) * x0[i]) / sqrt(1.0 - a);
@@ -115,22 +128,99 @@ static void step_ddim(const kac_mixture *m, int from, int to, const float *z) {
     }
 }
 
+/* Moves the state that was just drawn into `to` from one at x, and leaves log p − log q. */
+static void add_shift(kac_mixture *m, int from, int to, const double *x, const float *z) {
+    const float *shift = m->shift + (size_t)from * (size_t)m->d;
+    double *next = slot_x(m, to), before = 0.0;
+    const double s = m->model.ddim ? ddim_deviation(m, m->kernel.bar_t, m->kernel.bar_s) : 0.0;
+    double ratio = m->model.ddim && s == 0.0 ? NAN : 0.0;
+    if (!m->model.ddim) before = kac_kernel_log_density(&m->kernel, x, slot_log_w(m, from), slot_means(m, from), next);
+    for (int i = 0; i < m->d; i++) {
+        const double d = (double)shift[i];
+        if (s > 0.0) ratio -= (2.0 * s * (double)z[i] + d) * d / (2.0 * s * s);
+        next[i] += d;
+    }
+    if (!m->model.ddim)
+        ratio = kac_kernel_log_density(&m->kernel, x, slot_log_w(m, from), slot_means(m, from), next) - before;
+    m->ratio[to] = ratio;
+}
+
 static kac_status mixture_step(kac_process *p, int i_step, const int *from, const int *to, int n) {
     kac_mixture *m = p->self;
     const kac_key key = {m->seed, KAC_PURPOSE_STEP, (uint32_t)i_step};
+    bool guided = false;
     KAC_ASSERT(m->kernel_step == i_step);
+    for (int i = 0; i < n; i++) guided |= m->shifted[from[i]];
     for (int i = 0; i < n; i++) {
         float z[KAC_GMM_MAX];
+        double x[KAC_GMM_MAX];
         KAC_ASSERT(m->predicted[from[i]] == i_step);
+        memcpy(x, slot_x(m, from[i]), (size_t)m->d * sizeof *x);
         if (p->stochastic) kac_rng_normal(z, m->d, key, (uint32_t)to[i], 0);
         if (m->model.ddim)
             step_ddim(m, from[i], to[i], z);
         else
-            kac_kernel_draw(&m->kernel, slot_x(m, from[i]), slot_log_w(m, from[i]), slot_means(m, from[i]),
+            kac_kernel_draw(&m->kernel, x, slot_log_w(m, from[i]), slot_means(m, from[i]),
                             kac_rng_uniform(key, (uint32_t)to[i], COMPONENT_INDEX), z, slot_x(m, to[i]));
-        m->root[to[i]] = p->stochastic ? to[i] : m->root[from[i]];
+        m->ratio[to[i]] = 0.0;
+        m->root[to[i]] = p->stochastic || guided ? to[i] : m->root[from[i]]; /* guided, copies may part */
+        if (m->shifted[from[i]]) add_shift(m, from[i], to[i], x, z);
     }
+    for (int i = 0; i < n; i++) m->shifted[from[i]] = false;
     for (int i = 0; i < n; i++) m->predicted[to[i]] = -1;
+    return KAC_OK;
+}
+
+/* ---- guidance ---- */
+
+static kac_status mixture_pull(kac_process *p, int i_step, const int *slots, int n, const float *d_x0, float *d_x) {
+    kac_mixture *m = p->self;
+    KAC_ASSERT(m->kernel_step == i_step);
+    for (int i = 0; i < n; i++) {
+        KAC_ASSERT(m->predicted[slots[i]] == i_step);
+        kac_kernel_pull(&m->kernel, slot_log_w(m, slots[i]), slot_means(m, slots[i]), d_x0 + i * m->d, d_x + i * m->d);
+    }
+    return KAC_OK;
+}
+
+static kac_status mixture_shift(kac_process *p, int i_step, const int *slots, int n, const float *shift) {
+    kac_mixture *m = p->self;
+    (void)i_step;
+    for (int i = 0; i < n; i++) {
+        float *to = m->shift + (size_t)slots[i] * (size_t)m->d;
+        memcpy(to, shift + i * m->d, (size_t)m->d * sizeof *to);
+        m->shifted[slots[i]] = false;
+        for (int j = 0; j < m->d; j++) m->shifted[slots[i]] |= to[j] != 0.0f;
+    }
+    return KAC_OK;
+}
+
+/* The exact kernel draws more than that: what is left of the posterior's spread comes on top. */
+static double mixture_deviation(kac_process *p, int i_step) {
+    const kac_mixture *m = p->self;
+    const double a = m->model.alpha_bar[m->model.n_steps - i_step],
+                 b = m->model.alpha_bar[m->model.n_steps - i_step - 1];
+    if (m->model.ddim) return ddim_deviation(m, a, b);
+    return sqrt((1.0 - b) * (1.0 - a / b) / (1.0 - a)); /* v_ts = 1 − a / b */
+}
+
+/* A unit of score moves x0-hat by sigma² / alpha, and eps by −sigma. */
+static double mixture_gain(kac_process *p, int i_step) {
+    const kac_mixture *m = p->self;
+    const double a = m->model.alpha_bar[m->model.n_steps - i_step],
+                 b = m->model.alpha_bar[m->model.n_steps - i_step - 1];
+    const double weight = m->model.ddim ? sqrt(b) : sqrt(b) * (1.0 - a / b) / (1.0 - a); /* of x0-hat in the mean */
+    return weight * (1.0 - a) / sqrt(a) - (m->model.ddim ? ddim_rest(m, a, b) * sqrt(1.0 - a) : 0.0);
+}
+
+static kac_status mixture_log_ratio(kac_process *p, const int *slots, int n, double *out) {
+    const kac_mixture *m = p->self;
+    for (int i = 0; i < n; i++) {
+        out[i] = m->ratio[slots[i]];
+        if (isnan(out[i]))
+            return KAC_FAIL(KAC_E_UNSUPPORTED,
+                            "a guided step without noise has no density; weigh only steps with noise");
+    }
     return KAC_OK;
 }
 
@@ -188,6 +278,10 @@ static kac_status allocate(kac_mixture *m) {
     m->predicted = kac_alloc(n * sizeof(int));
     m->root = kac_alloc(n * sizeof(int));
     m->known = kac_alloc(n * sizeof(int));
+    m->shift = kac_alloc(n * (size_t)m->d * sizeof(float));
+    m->shifted = kac_alloc(n * sizeof(bool));
+    m->ratio = kac_alloc(n * sizeof(double));
+    if (m->shift == NULL || m->shifted == NULL || m->ratio == NULL) return KAC_E_MEMORY;
     if (m->records == NULL || m->spare == NULL || m->predicted == NULL || m->root == NULL || m->known == NULL)
         return KAC_E_MEMORY;
     return kac_kernel_init(&m->kernel, m->k, m->d);
@@ -221,6 +315,12 @@ static kac_status mixture_init(kac_mixture *m, const char *text, size_t n, const
                                .predict = mixture_predict,
                                .step = mixture_step,
                                .copy = mixture_copy,
+                               .n_state = m->d,
+                               .pull = mixture_pull,
+                               .shift = mixture_shift,
+                               .deviation = mixture_deviation,
+                               .gain = mixture_gain,
+                               .log_ratio = mixture_log_ratio,
                                .state_bytes = mixture_state_bytes,
                                .state_save = mixture_state_save,
                                .state_load = mixture_state_load};
@@ -260,6 +360,9 @@ void kac_mixture_destroy(kac_mixture *m) {
     kac_free(m->predicted);
     kac_free(m->root);
     kac_free(m->known);
+    kac_free(m->shift);
+    kac_free(m->shifted);
+    kac_free(m->ratio);
     kac_free(m);
 }
 

@@ -23,4 +23,5 @@ static kac_status run(kac_particles *out, kac_process *process, kac_reward *rewa
     return status;
 }
 
-const kac_method kac_method_none = {"none", "plain samples; a reward only scores them", options, run};
+const kac_method kac_method_none = {
+    .name = "none", .summary = "plain samples of the model; a reward only scores them", .options = options, .run = run};

@@ -22,15 +22,36 @@ static double evaluate(const quadratic *q, const double *x) {
     return -0.5 * square + linear + q->c;
 }
 
-static kac_status quadratic_score(kac_reward *r, kac_process *p, const int *slots, int n, kac_stage stage,
-                                  double *out) {
+static kac_status check_process(const kac_reward *r, const kac_process *p) {
     const quadratic *q = r->self;
     const kac_mixture *m = kac_mixture_of(p);
     if (m == NULL) return KAC_FAIL(KAC_E_USAGE, "the quadratic reward scores Gaussian mixtures, not images");
     if (kac_mixture_dim(m) != q->d)
         return KAC_FAIL(KAC_E_SHAPE, "%s: the reward has %d dimensions, the mixture %d", r->name, q->d,
                         kac_mixture_dim(m));
-    for (int i = 0; i < n; i++) out[i] = evaluate(q, kac_mixture_point(p, slots[i], stage));
+    return KAC_OK;
+}
+
+static kac_status quadratic_score(kac_reward *r, kac_process *p, const int *slots, int n, kac_stage stage,
+                                  double *out) {
+    KAC_TRY(check_process(r, p));
+    for (int i = 0; i < n; i++) out[i] = evaluate(r->self, kac_mixture_point(p, slots[i], stage));
+    return KAC_OK;
+}
+
+/* b − ½ (A + A') (x − a): A need not be symmetric. */
+static kac_status quadratic_grad(kac_reward *r, kac_process *p, const int *slots, int n, kac_stage stage, double *out,
+                                 float *d_state) {
+    const quadratic *q = r->self;
+    KAC_TRY(quadratic_score(r, p, slots, n, stage, out));
+    for (int s = 0; s < n; s++) {
+        const double *x = kac_mixture_point(p, slots[s], stage);
+        for (int i = 0; i < q->d; i++) {
+            double sum = q->b[i];
+            for (int j = 0; j < q->d; j++) sum -= 0.5 * (q->A[i * q->d + j] + q->A[j * q->d + i]) * (x[j] - q->a[j]);
+            d_state[s * q->d + i] = (float)sum;
+        }
+    }
     return KAC_OK;
 }
 
@@ -51,7 +72,7 @@ static kac_status read_all(quadratic *q, const kac_json *j) {
 static kac_status quadratic_init(quadratic *q, const char *text, size_t n, const char *name) {
     q->name = kac_format("quadratic=%s", name);
     if (q->name == NULL) return KAC_E_MEMORY;
-    q->reward = (kac_reward){.self = q, .name = q->name, .score = quadratic_score};
+    q->reward = (kac_reward){.self = q, .name = q->name, .score = quadratic_score, .grad = quadratic_grad};
     kac_json j = {0};
     KAC_TRY(kac_json_parse(&j, text, n, name));
     const kac_status status = read_all(q, &j);

@@ -119,6 +119,15 @@ static int distinct_slots(kac_swarm *s) {
     return n;
 }
 
+kac_status kac_swarm_check_rewards(const kac_swarm *s, int i_step) {
+    for (int i = 0; i < s->n; i++)
+        if (!isfinite(s->rewards[i]))
+            return KAC_FAIL(KAC_E_NONFINITE, "the reward %s of particle %d of group %d is %g at step %d of %d",
+                            s->reward->name != NULL ? s->reward->name : "", i % s->n_per_group, i / s->n_per_group,
+                            s->rewards[i], i_step, s->process->n_steps);
+    return KAC_OK;
+}
+
 kac_status kac_swarm_score(kac_swarm *s, int i_step, kac_stage stage) {
     kac_reward *r = s->reward;
     if (s->process->stochastic) {
@@ -128,12 +137,7 @@ kac_status kac_swarm_score(kac_swarm *s, int i_step, kac_stage stage) {
         KAC_TRY(r->score(r, s->process, s->from, n, stage, s->weights_before));
         for (int i = 0; i < s->n; i++) s->rewards[i] = s->weights_before[s->to[i]];
     }
-    for (int i = 0; i < s->n; i++)
-        if (!isfinite(s->rewards[i]))
-            return KAC_FAIL(KAC_E_NONFINITE, "the reward %s of particle %d of group %d is %g at step %d of %d",
-                            r->name != NULL ? r->name : "", i % s->n_per_group, i / s->n_per_group, s->rewards[i],
-                            i_step, s->process->n_steps);
-    return KAC_OK;
+    return kac_swarm_check_rewards(s, i_step);
 }
 
 /* Weights that overflowed, e.g. by a huge lambda, would make nonsense of everything after them. */
@@ -228,7 +232,7 @@ static kac_status checkpoint(kac_swarm *s, int i_step) {
 kac_status kac_swarm_step(kac_swarm *s, int i_step) {
     kac_process *p = s->process;
     KAC_TRY(p->step(p, i_step, s->slots, s->slots, s->n));
-    if (p->log_ratio != NULL) {
+    if (p->log_ratio != NULL && !s->weightless) {
         KAC_TRY(p->log_ratio(p, s->slots, s->n, s->weights_before));
         for (int i = 0; i < s->n; i++) s->log_w[i] += s->weights_before[i];
     }

@@ -31,6 +31,7 @@ typedef struct kac_swarm {
     double *memory;      /* what the potential remembers: previous reward, running maximum or sum */
     int *eves;           /* root ancestor, local to the group */
 
+    bool weightless; /* a guided proposal is not weighed: the samples are its own */
     double *rewards; /* of the last scoring */
     double *log_z;   /* [n_groups] of the resamplings so far */
 
@@ -54,12 +55,14 @@ kac_status kac_swarm_start(kac_swarm *s, int *i_step);
 kac_status kac_swarm_predict(kac_swarm *s, int i_step);
 /* Fills rewards; copies in a deterministic chain are scored once. KAC_E_NONFINITE, for infinities too, names the particle, its group and the step. */
 kac_status kac_swarm_score(kac_swarm *s, int i_step, kac_stage stage);
+/* The same check of rewards that came otherwise. */
+kac_status kac_swarm_check_rewards(const kac_swarm *s, int i_step);
 /* Where ESS < threshold · k (threshold 1: wherever weights differ) draws ancestors, moves the particles, adds to log_z
  * and resets log_w. Threshold 0 never resamples. */
 kac_status kac_swarm_resample(kac_swarm *s, int i_step, double threshold, kac_scheme scheme);
 /* One event per group, of what kac_swarm_resample found and did: it must have been called for this step, if with threshold 0. */
 kac_status kac_swarm_report(kac_swarm *s, int i_step, bool scored);
-/* x' ~ p(· | x) for all, weights of a proposal, checkpoint, cancellation. */
+/* x' ~ p(· | x) for all, weights of a proposal (unless weightless), checkpoint, cancellation. */
 kac_status kac_swarm_step(kac_swarm *s, int i_step);
 /* All of it without steering, from start or restore to x_0. */
 kac_status kac_swarm_run_plain(kac_swarm *s);

@@ -50,12 +50,16 @@ struct kac_process {
     /* Guidance, for methods that follow a gradient; all NULL (n_state 0): the process has none. Arrays are f32, one row of n_state
      * numbers for each slot.
      * pull: d_x[i] = (∂ x0-hat / ∂ x)ᵀ d_x0[i] at the states of slots, which were predicted at i_step.
-     * shift: the next step from slots[i] draws around a mean that is moved by shift[i]; forgotten after it. Solvers that draw no noise
-     * take it too, but then log_ratio fails with KAC_E_UNSUPPORTED. deviation: of the noise that the step at i_step draws. */
+     * shift: the next step from slots[i] draws around a mean that is moved by shift[i]; forgotten after it, and not taken along by copy.
+     * Solvers that draw no noise take it too, but then log_ratio fails with KAC_E_UNSUPPORTED.
+     * deviation: of the noise that the step at i_step draws, the same in every direction.
+     * gain: how far the step's mean moves for each unit that is added to the score ∇ log p(x) of its state; in the limit of small
+     * steps of a diffusion that draws all its noise it is deviation². */
     int64_t n_state;
     kac_status (*pull)(kac_process *p, int i_step, const int *slots, int n, const float *d_x0, float *d_x);
     kac_status (*shift)(kac_process *p, int i_step, const int *slots, int n, const float *shift);
     double (*deviation)(kac_process *p, int i_step);
+    double (*gain)(kac_process *p, int i_step);
 
     /* log p(x') − log q(x') of the step just drawn, per slot, when the process proposes from q ≠ p (guidance). NULL:
      * always 0. */

@@ -33,11 +33,14 @@ void kac_particles_free(kac_particles *p);
 
 typedef struct kac_method {
     const char *name;
-    const char *summary;            /* one line for --help */
+    const char *summary;            /* one line for --help; says what the samples stand for */
     const kac_option_spec *options; /* ends with a NULL name */
     /* `reward` may be NULL for "none" (rewards are then NAN). `events` may be NULL. seed is the run's. */
     kac_status (*run)(kac_particles *out, kac_process *process, kac_reward *reward, kac_events *events,
                       const kac_options *options, uint64_t seed);
+    bool needs_density; /* steps must draw noise, or copies of a particle would stay copies */
+    /* Whether it will follow gradients under these options; the process and the reward need one then. NULL: never. */
+    bool (*needs_grad)(const kac_options *options);
 } kac_method;
 
 /* NULL when there is none of that name. */

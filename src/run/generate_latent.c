@@ -203,7 +203,9 @@ kac_status kac_generate_latent(kac_job *j) {
                               .n_prompts = j->n_prompts,
                               .rewards = (const char *const *)j->rewards,
                               .n_rewards = j->n_rewards};
-    if (strcmp(j->method->name, "fk") == 0) setup.density_for = "--steer fk";
+    char density_for[64];
+    snprintf(density_for, sizeof density_for, "--steer %s", j->method->name);
+    if (j->method->needs_density) setup.density_for = density_for;
     if (j->n_prompts == 0) setup.prompts = setup.plain = &nothing, setup.n_prompts = 1;
     char *merges = kac_path_join(j->args->weights_dir, "clip-tokenizer/bpe_simple_vocab_16e6.txt.gz");
     if (merges == NULL) return KAC_E_MEMORY;

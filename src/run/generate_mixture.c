@@ -19,6 +19,7 @@ typedef struct mixture_rewards {
     int n_per_group;
     double *rows;         /* [n_per_group, n + 2] of the slots scored last */
     const double **heads; /* [n_per_group] */
+    float *d_part;        /* [dimensions] */
 } mixture_rewards;
 
 static kac_status score_combined(kac_reward *reward, kac_process *p, const int *slots, int n, kac_stage stage,
@@ -42,6 +43,23 @@ static kac_status score_combined(kac_reward *reward, kac_process *p, const int *
     return kac_job_record_rewards(r->job, r->specs, r->n, r->n_per_group, slots, n, r->heads);
 }
 
+static kac_status grad_combined(kac_reward *reward, kac_process *p, const int *slots, int n, kac_stage stage,
+                                double *out, float *d_state) {
+    mixture_rewards *r = reward->self;
+    KAC_TRY(score_combined(reward, p, slots, n, stage, out));
+    memset(d_state, 0, (size_t)(n * p->n_state) * sizeof *d_state);
+    for (int i = 0; i < n; i++) {
+        double slope[KAC_MAX_REWARDS], value;
+        KAC_TRY(kac_mix_grad(r->mix, slope, r->heads[i]));
+        for (int k = 0; k < r->n; k++) {
+            KAC_TRY(r->parts[k]->grad(r->parts[k], p, slots + i, 1, stage, &value, r->d_part));
+            for (int64_t j = 0; j < p->n_state; j++)
+                d_state[i * p->n_state + j] += (float)(slope[k] * (double)r->d_part[j]);
+        }
+    }
+    return KAC_OK;
+}
+
 static kac_status open_reward(mixture_rewards *r, const char *text) {
     static const char *const names[] = {"quadratic", NULL};
     if (r->n == KAC_MAX_REWARDS)
@@ -57,14 +75,15 @@ static kac_status open_reward(mixture_rewards *r, const char *text) {
     return kac_quadratic_load(&r->parts[r->n - 1], spec->path);
 }
 
-static kac_status open_rewards(mixture_rewards *r, kac_job *j) {
+static kac_status open_rewards(mixture_rewards *r, kac_job *j, int n_dims) {
     r->job = j, r->n_per_group = (int)kac_options_int(j->options, "particles");
-    r->combined = (kac_reward){.self = r, .name = "combined", .score = score_combined};
+    r->combined = (kac_reward){.self = r, .name = "combined", .score = score_combined, .grad = grad_combined};
     for (int i = 0; i < j->n_rewards; i++) KAC_TRY(open_reward(r, j->rewards[i]));
     if (r->n == 0) return KAC_OK;
     r->rows = kac_alloc((size_t)r->n_per_group * (size_t)(r->n + 2) * sizeof *r->rows);
     r->heads = kac_alloc((size_t)r->n_per_group * sizeof *r->heads);
-    if (r->rows == NULL || r->heads == NULL) return KAC_E_MEMORY;
+    r->d_part = kac_alloc((size_t)n_dims * sizeof *r->d_part);
+    if (r->rows == NULL || r->heads == NULL || r->d_part == NULL) return KAC_E_MEMORY;
     KAC_TRY(kac_mix_open(&r->mix, r->specs, r->n, kac_options_text(j->options, "combine")));
     j->mix = r->mix;
     return KAC_OK;
@@ -76,7 +95,7 @@ static void close_rewards(mixture_rewards *r) {
         kac_reward_spec_free(&r->texts[k]);
     }
     kac_mix_close(r->mix);
-    kac_free(r->rows), kac_free(r->heads);
+    kac_free(r->rows), kac_free(r->heads), kac_free(r->d_part);
 }
 
 /* As it is, or combined with others. */
@@ -149,7 +168,7 @@ kac_status kac_generate_mixture(kac_job *j) {
     mixture_rewards rewards = {0};
     kac_mixture *m = NULL;
     kac_status s = kac_mixture_load(&m, j->model, &mo);
-    if (s == KAC_OK) s = open_rewards(&rewards, j);
+    if (s == KAC_OK) s = open_rewards(&rewards, j, kac_mixture_dim(m));
     if (s == KAC_OK) s = run_mixture(j, m, &rewards);
     close_rewards(&rewards);
     kac_mixture_destroy(m);
