@@ -331,6 +331,10 @@ int64_t kac_parameters_count(const kac_parameters *p) {
     return p->n_values;
 }
 
+bool kac_parameters_is_low(const kac_parameters *p) {
+    return p->spec.kind == KAC_PARAMETERS_LORA;
+}
+
 int kac_parameters_layers(const kac_parameters *p) {
     return p->n_tuned;
 }
@@ -369,15 +373,20 @@ static kac_status apply_whole(kac_ctx *c, const kac_parameters_layer *l, const f
     return kac_copy(c, &table, src);
 }
 
+void kac_parameters_switch(kac_parameters *p, bool on) {
+    KAC_ASSERT(kac_parameters_is_low(p));
+    for (int i = 0; i < p->n_layers; i++) p->layer[i].low->parts = on ? p->layer[i].n_parts : 0;
+}
+
 kac_status kac_parameters_apply(kac_parameters *p, kac_ctx *c, const float *values) {
-    const bool base = values == NULL;
-    if (base) values = p->start;
+    const bool low = kac_parameters_is_low(p);
+    if (low) kac_parameters_switch(p, values != NULL);
+    if (low && values == NULL) return KAC_OK;
+    if (values == NULL) values = p->start;
     for (int i = 0; i < p->n_layers; i++) {
         const kac_parameters_layer *l = &p->layer[i];
-        if (l->low != NULL) l->low->parts = base ? 0 : l->n_parts;
-        if (l->low != NULL && base) continue;
         const size_t mark = kac_arena_mark(&c->scratch);
-        const kac_status s = l->low != NULL ? apply_low(p, c, l, values) : apply_whole(c, l, values);
+        const kac_status s = low ? apply_low(p, c, l, values) : apply_whole(c, l, values);
         kac_arena_release(&c->scratch, mark);
         KAC_TRY(s);
     }

@@ -41,11 +41,14 @@ void kac_parameters_free(kac_parameters *p); /* NULL allowed */
 /* After the network was loaded. KAC_E_USAGE: nothing matches a pattern (names near ones), a rank larger than a layer (names it). */
 kac_status kac_parameters_finish(kac_parameters *p, kac_ctx *c);
 int64_t kac_parameters_count(const kac_parameters *p);
+bool kac_parameters_is_low(const kac_parameters *p); /* LORA: other values cost little */
 int kac_parameters_layers(const kac_parameters *p); /* modules as LoRA files count them, or tensors */
 /* The values at the start, [count]. */
 const float *kac_parameters_start(const kac_parameters *p);
 /* values NULL: the base model (a LoRA's layers run without it). */
 kac_status kac_parameters_apply(kac_parameters *p, kac_ctx *c, const float *values);
+/* LORA alone: its layers run with what was last applied, or without it; nothing is packed. */
+void kac_parameters_switch(kac_parameters *p, bool on);
 /* Gradients by what is packed, in memory of its own; settle adds dL/d values to grads [count] and clears them. */
 kac_status kac_parameters_watch(kac_parameters *p, kac_grad_tape *t);
 void kac_parameters_settle(kac_parameters *p, float *grads);

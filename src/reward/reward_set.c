@@ -52,6 +52,17 @@ kac_status kac_reward_set_prepare(kac_reward_set *s, const char *const *prompts,
     return KAC_OK;
 }
 
+kac_status kac_reward_set_combine(kac_reward_set *s, double *values, int n) {
+    const int n_row = s->n + 2;
+    if (s->parts[0]->c->model.counting) return KAC_OK;
+    for (int i = 0; i < n; i++) KAC_TRY(kac_mix_observe(s->mix, values + i * n_row, 1));
+    for (int i = 0; i < n; i++) {
+        double *row = values + i * n_row;
+        KAC_TRY(kac_mix_total(s->mix, &row[s->n], &row[s->n + 1], row));
+    }
+    return KAC_OK;
+}
+
 bool kac_reward_set_is_plain(const kac_reward_set *s) {
     return s->n == 1 && s->specs[0]->weight == 1 && s->specs[0]->n_shapings == 0;
 }

@@ -56,6 +56,10 @@ void kac_reward_set_close(kac_reward_set *s); /* a cleared one is fine */
 bool kac_reward_set_needs_prompt(const kac_reward_set *s);
 kac_status kac_reward_set_prepare(kac_reward_set *s, const char *const *prompts, int n_prompts);
 
+/* values [n, s->n + 2]: from single rewards to the combined one and its uncertainty, of pictures scored together; running means see all of
+ * them first. Nothing in a plan run. */
+kac_status kac_reward_set_combine(kac_reward_set *s, double *values, int n);
+
 /* True when totals are the values of a single reward as they are. */
 bool kac_reward_set_is_plain(const kac_reward_set *s);
 

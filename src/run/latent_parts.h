@@ -58,6 +58,9 @@ static inline bool kac_latent_doubles(const kac_latent *l) {
     return l->o.cfg_scale > 1 && l->pipeline->n_texts > 0 && kac_unet_config_of(l->pipeline->unet)->time_cond_dim == 0;
 }
 
+/* round(255 (v/2 + 1/2)) clamped, as PIL-based pipelines do it; NaN becomes 0. */
+void kac_latent_to_bytes(uint8_t *out, const float *image, size_t n);
+
 /* Encodes the prompts and conditions the network on them: cond, cond_row, uncond_row. */
 kac_status kac_latent_open_texts(kac_latent *l);
 

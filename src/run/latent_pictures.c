@@ -3,13 +3,12 @@
 #include <math.h>
 #include <string.h>
 
-/* round(255 (v/2 + 1/2)) clamped, as PIL-based pipelines do it. */
-static void to_bytes(uint8_t *out, const float *image, size_t n) {
+void kac_latent_to_bytes(uint8_t *out, const float *image, size_t n) {
     for (size_t i = 0; i < n; i++) {
         const float v = image[i] * 127.5f + 127.5f;
         out[i] = (uint8_t)(v >= 255 ? 255
                            : v > 0  ? rintf(v)
-                                    : 0); /* NaN becomes 0 here; the state check below names it */
+                                    : 0); /* who needs to know of NaN looks at the states */
     }
 }
 
@@ -39,7 +38,7 @@ static kac_status decode_batch(kac_latent *l, const int *slots, int n, kac_stage
         KAC_TRY(kac_codec_decode_latents(&image, codec, l->c, batch));
     }
     for (int i = 0; i < n && !kac_latent_is_plan(l); i++) {
-        to_bytes(l->pictures + (size_t)slots[i] * kac_latent_picture_bytes(l),
+        kac_latent_to_bytes(l->pictures + (size_t)slots[i] * kac_latent_picture_bytes(l),
                  (const float *)image.data + (size_t)i * kac_latent_picture_bytes(l), kac_latent_picture_bytes(l));
         if (l->o.start.paste) paste(l, l->pictures + (size_t)slots[i] * kac_latent_picture_bytes(l));
         l->picture_id[slots[i]] = l->id[slots[i]];

@@ -6,7 +6,7 @@
 #ifndef KAC_LATENT_PROCESS_H
 #define KAC_LATENT_PROCESS_H
 
-#include "run/pipeline_text.h"
+#include "run/latent_texts.h"
 #include "samplers/solver.h"
 #include <kac/process.h>
 #include <kac/reward.h>
@@ -19,13 +19,6 @@ typedef struct kac_latent_start {
     bool from_noise; /* states begin as pure noise all the same (inpainting at full strength) */
     bool paste;      /* decoded pictures get the pixels outside of the mask back */
 } kac_latent_start;
-
-/* What SDXL is told about the picture's place in its photograph, in pixels; a size of 0: the run's own. */
-typedef struct kac_latent_sizes {
-    int64_t original[2], target[2]; /* height, width */
-    int64_t crop[2];                /* top, left */
-    double score;                   /* aesthetic score, of refiners */
-} kac_latent_sizes;
 
 typedef struct kac_latent_options {
     const char *const *prompts;          /* [n_groups]; ignored by an unconditional pipeline */

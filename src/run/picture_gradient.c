@@ -20,17 +20,6 @@ static kac_status length_of(double *out, const kac_image_reward *r, const float 
                             : KAC_FAIL(KAC_E_NONFINITE, "the gradient of reward %s is not a finite number", r->name);
 }
 
-/* As after every scoring: running means see all pictures, then come the totals. */
-static kac_status combine(const kac_reward_set *s, double *values, int n) {
-    const int n_row = s->n + 2;
-    for (int i = 0; i < n; i++) KAC_TRY(kac_mix_observe(s->mix, values + i * n_row, 1));
-    for (int i = 0; i < n; i++) {
-        double *row = values + i * n_row;
-        KAC_TRY(kac_mix_total(s->mix, &row[s->n], &row[s->n + 1], row));
-    }
-    return KAC_OK;
-}
-
 /* coef [n_rewards, n]: what the derivative of each reward by each picture counts. */
 static kac_status weigh(double *coef, const kac_reward_set *s, const kac_tensor *d, kac_reward_balance balance,
                         const double *values) {
@@ -72,7 +61,7 @@ static kac_status unit_grad(kac_reward_set *s, kac_ctx *c, kac_tensor images, co
         for (int i = 0; i < n; i++) values[i * (s->n + 2) + k] = of_one[i];
     }
     for (int i = 0; i < n && c->scratch.counting; i++) values[i * (s->n + 2) + s->n] = 0;
-    if (!c->scratch.counting) KAC_TRY(combine(s, values, n));
+    KAC_TRY(kac_reward_set_combine(s, values, n));
     if (!c->scratch.counting) KAC_TRY(weigh(coef, s, d, balance, values));
     return add_up(c, d_images, d, s->n, coef);
 }

@@ -2,6 +2,8 @@
 #include "text/prompt.h"
 #include <string.h>
 
+enum { MOST_TEXTS = 32 }; /* that are encoded at once */
+
 /* One call: where its texts go, and what it knows. */
 typedef struct encoding {
     kac_conditioning *out;
@@ -103,11 +105,11 @@ static kac_status encode_some(const encoder_run *r, int first, int end) {
     return s;
 }
 
-/* Texts of one role go together. */
+/* Texts of one role go together, as many as one call needs to be busy. */
 static kac_status encode_all(const encoder_run *r) {
     const encoding *e = r->e;
     for (int i = 0, end = 0; i < e->n_texts; i = end) {
-        while (end < e->n_texts && e->texts[end].negative == e->texts[i].negative) end++;
+        while (end < e->n_texts && end - i < MOST_TEXTS && e->texts[end].negative == e->texts[i].negative) end++;
         KAC_TRY(encode_some(r, i, end));
     }
     return KAC_OK;

@@ -68,8 +68,11 @@ static kac_status block_take(kac_grad_tape *t, float **out, size_t n) {
         *out = (float *)(void *)(t->grads.base + t->block[i].at);
         return KAC_OK;
     }
+    const size_t peak = t->grads.peak;
     char *p = kac_arena_take(&t->grads, n);
     if (p == NULL) return KAC_E_MEMORY;
+    t->c->gradients += t->grads.peak - peak;
+    t->c->gradients_peak = KAC_MAX(t->c->gradients_peak, t->c->gradients);
     *out = (float *)(void *)p;
     return block_insert(t, t->n_blocks, (kac_tape_block){(size_t)(p - t->grads.base), n, true});
 }
@@ -321,6 +324,7 @@ kac_status kac_tape_open(kac_grad_tape *t, kac_ctx *c, size_t grads_bytes) {
 
 void kac_tape_close(kac_grad_tape *t) {
     if (t->c != NULL && t->c->tape == &t->tape) t->c->tape = NULL;
+    if (t->c != NULL) t->c->gradients -= t->grads.peak;
     kac_arena_free(&t->grads);
     kac_arena_free(&t->notes);
     kac_free(t->node);
