@@ -55,6 +55,7 @@ kac_status kac_latent_texts_encode(kac_latent_texts *t, const kac_pipeline *p, k
 static kac_status choose(kac_unet_inputs *in, const kac_latent_texts *t, kac_ctx *c, const int *row, int n) {
     double *ids = kac_arena_take(&c->scratch, (size_t)(n * KAC_MAX(1, t->n_time_ids)) * sizeof *ids);
     if (ids == NULL) return KAC_E_MEMORY;
+    in->tokens = in->pooled = (kac_tensor){0};
     KAC_TRY(kac_gather(c, &in->tokens, t->encoded.tokens, row, n));
     if (t->encoded.pooled.data != NULL) KAC_TRY(kac_gather(c, &in->pooled, t->encoded.pooled, row, n));
     for (int i = 0; i < n && !c->scratch.counting; i++)
