@@ -421,7 +421,8 @@ def preprocessing(out, only):
 
 # ---- writing ----
 
-def run_case(case, out):
+def formula_model(case):
+    """The case's network with the formula's weights, {name in the file: [offset, scale, shape]}, and their CRC-32."""
     torch.manual_seed(0)
     model = case["make"]()
     state = {n: t for n, t in model.state_dict().items() if not n.endswith(case.get("skip", ("attn_mask",)))}
@@ -437,6 +438,11 @@ def run_case(case, out):
         state[inside[name]] = values.to(DTYPES[case["dtype"]]).float()
     missing = model.load_state_dict(state, strict=False)
     assert not missing.unexpected_keys and all(n.endswith(case.get("skip", ("attn_mask",))) for n in missing.missing_keys), missing
+    return model, weights, crc
+
+
+def run_case(case, out):
+    model, weights, crc = formula_model(case)
     store = Store()
     model = model.double().eval()
     wanted = case.get("wanted", lambda path: 192 if path.split(".")[-1].isdigit() and path.split(".")[-2] in ("blocks", "layer") else 0)

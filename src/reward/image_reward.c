@@ -13,7 +13,7 @@
 
 typedef struct reward_kind {
     const char *name;
-    const char *path;    /* what follows NAME=, for messages; NULL: nothing may */
+    const char *path;    /* what follows NAME=, for messages; [DIR]: or nothing; NULL: nothing may */
     const char *shipped; /* folder in weights/ that stands in for a missing path; NULL: none */
     kac_status (*open)(kac_image_reward *r, const char *path);
     const char *no_grad; /* why it has no gradient; NULL: it has one */
@@ -21,7 +21,7 @@ typedef struct reward_kind {
 
 static const char counted[] = "it finds and counts shapes, which is all or nothing";
 static const char outside[] = "what comes from outside is a number alone";
-static const char coded[] = "a file has a whole number of bytes";
+static const char jpeg_size[] = "jpeg-size";
 
 static const reward_kind kinds[] = {
     {"clip", "DIR", "shapes-clip", kac_clip_reward_open, NULL},
@@ -33,9 +33,9 @@ static const reward_kind kinds[] = {
     {"image-reward", "DIR or FILE", NULL, kac_blip_reward_open, NULL},
     {"mps", "DIR", NULL, kac_mps_reward_open, NULL},
     {"classifier", "DIR:LABEL", NULL, kac_classifier_reward_open, NULL},
-    {"jpeg", NULL, NULL, kac_incompressibility_reward_open, coded},
-    {"incompressibility", NULL, NULL, kac_incompressibility_reward_open, coded},
-    {"compressibility", NULL, NULL, kac_compressibility_reward_open, coded},
+    {"jpeg", "[DIR]", jpeg_size, kac_incompressibility_reward_open, NULL},
+    {"incompressibility", "[DIR]", jpeg_size, kac_incompressibility_reward_open, NULL},
+    {"compressibility", "[DIR]", jpeg_size, kac_compressibility_reward_open, NULL},
     {"brightness", "0…1", NULL, kac_brightness_reward_open, NULL},
     {"color", "#RRGGBB", NULL, kac_color_reward_open, NULL},
     {"shapes-judge", NULL, NULL, kac_judge_reward_open, counted},
@@ -55,20 +55,40 @@ static kac_status find_kind(const reward_kind **out, const char *name) {
     return kac_reward_spec_unknown(name, names);
 }
 
+static bool is_optional(const reward_kind *kind) {
+    return kind->path != NULL && kind->path[0] == '[';
+}
+
 char *kac_image_reward_expand(const char *spec, const char *weights_dir) {
     const size_t n = strcspn(spec, ":=,");
+    const reward_kind *kind = NULL;
     for (int i = 0; i < KAC_COUNT_OF(kinds); i++)
-        if (kinds[i].shipped != NULL && spec[n] != '=' && strlen(kinds[i].name) == n &&
-            strncmp(spec, kinds[i].name, n) == 0)
-            return kac_format("%s=%s/%s%s", kinds[i].name, weights_dir, kinds[i].shipped, spec + n);
-    return kac_strdup(spec);
+        if (strlen(kinds[i].name) == n && strncmp(spec, kinds[i].name, n) == 0) kind = &kinds[i];
+    if (kind == NULL || kind->shipped == NULL || spec[n] == '=') return kac_strdup(spec);
+    char *folder = kac_path_join(weights_dir, kind->shipped);
+    char *out = folder == NULL                                 ? NULL
+                : is_optional(kind) && !kac_dir_exists(folder) ? kac_strdup(spec)
+                                                               : kac_format("%s=%s%s", kind->name, folder, spec + n);
+    kac_free(folder);
+    return out;
+}
+
+/* What is measured is the same with and without its folder: reports call it by its name alone. */
+static kac_status label_by_name(kac_image_reward *r) {
+    char *label = kac_strdup(r->spec.name);
+    if (label == NULL) return KAC_E_MEMORY;
+    kac_free(r->spec.label);
+    r->spec.label = label, r->name = label;
+    return KAC_OK;
 }
 
 static kac_status open_kind(kac_image_reward *r) {
     const kac_reward_spec *spec = &r->spec;
     const reward_kind *kind = NULL;
     KAC_TRY(find_kind(&kind, spec->name));
-    if (kind->path != NULL && (spec->path == NULL || spec->path[0] == '\0'))
+    if (is_optional(kind)) KAC_TRY(label_by_name(r));
+    if (kind->path != NULL && (spec->path != NULL || !is_optional(kind)) &&
+        (spec->path == NULL || spec->path[0] == '\0'))
         return KAC_FAIL(KAC_E_USAGE, "reward \"%s\" needs a path: %s=%s", spec->name, spec->name, kind->path);
     if (kind->path == NULL && spec->path != NULL)
         return KAC_FAIL(KAC_E_USAGE, "reward \"%s\" takes no path", spec->name);
@@ -108,7 +128,7 @@ static int batch_of(const kac_image_reward *r) {
 
 /* "reward x has no gradient: why; those that have one: …". */
 static kac_status refuse_grad(const kac_image_reward *r) {
-    const char *why = "";
+    const char *why = "it was opened without the folder of its network";
     kac_text all = {0};
     for (int i = 0; i < KAC_COUNT_OF(kinds); i++) {
         if (strcmp(kinds[i].name, r->spec.name) == 0 && kinds[i].no_grad != NULL) why = kinds[i].no_grad;

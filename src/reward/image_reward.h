@@ -14,7 +14,7 @@
  *     image-reward=PATH  ImageReward (blip_reward.h)
  *     mps=DIR            multi-dimensional preference score (mps_reward.h)
  *     classifier=DIR:LABEL  log-probability of a label (classifier_reward.h)
- *     incompressibility  size in kB of the picture as a JPEG of quality 95 (also: jpeg); compressibility: minus that
+ *     incompressibility  size in kB of the picture as a JPEG of quality 95 (also: jpeg); compressibility: minus that (jpeg_reward.h)
  *     brightness=T       −|mean luma − T|; color=#RRGGBB: −mean squared distance (color_reward.h)
  *     shapes-judge       1 when a picture of coloured shapes shows exactly what its prompt says, else 0 (judge.h)
  *     shapes-share       the share of what the prompt says that holds; shapes-count, shapes-relation: of these alone
@@ -62,7 +62,8 @@ struct kac_image_reward {
     void (*close)(kac_image_reward *r);
 };
 
-/* "clip" and its kin without a folder mean the shipped judge: "clip:2" becomes "clip=WEIGHTS/shapes-clip:2". Any other text is copied.
+/* "clip" and its kin without a folder mean the shipped judge: "clip:2" becomes "clip=WEIGHTS/shapes-clip:2". compressibility and its kin get the
+ * shipped network that gives them a gradient, where it is installed. Any other text is copied.
  * Caller frees; NULL when out of memory. */
 char *kac_image_reward_expand(const char *spec, const char *weights_dir);
 
