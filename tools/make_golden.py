@@ -290,6 +290,8 @@ def main():
     import golden_lora
     golden_lora.run(options.out, options.only)
     golden_grad.grads(options.out, options.only)
+    import golden_lora_grad
+    golden_lora_grad.grads(options.out, options.only)
 
 
 if __name__ == "__main__":

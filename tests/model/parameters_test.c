@@ -45,7 +45,7 @@ static kac_status take_inputs(net *n, const golden *g) {
 static kac_status net_open(net *n, const golden *g, const char *dir, const struct kac_ops *ops, kac_dtype dtype,
                            const kac_parameters_spec *spec, const kac_lora_use *file) {
     *n = (net){0};
-    KAC_TRY(kac_ctx_open(&n->c, ops, dtype, 2, NULL));
+    KAC_TRY(kac_ctx_open(&n->c, ops, dtype, ops == &kac_ref_ops ? 1 : 2, NULL));
     if (spec != NULL) KAC_TRY(kac_parameters_create(&n->p, spec));
     if (file != NULL) KAC_TRY(kac_lora_set_open(&n->lora, file, 1, false));
     KAC_TRY(load(n, dir));

@@ -46,7 +46,7 @@ static kac_status open_all(model *m, const golden *g, const kac_parameters_spec 
 static kac_status model_open(model *m, const golden *g, const struct kac_ops *ops, kac_dtype dtype,
                              const kac_parameters_spec *spec, int batch) {
     *m = (model){0};
-    KAC_TRY(kac_ctx_open(&m->c, ops, dtype, 2, NULL));
+    KAC_TRY(kac_ctx_open(&m->c, ops, dtype, ops == &kac_ref_ops ? 1 : 2, NULL));
     return open_all(m, g, spec, batch);
 }
 
