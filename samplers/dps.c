@@ -6,7 +6,7 @@
 #include "samplers/methods.h"
 #include <math.h>
 
-static const kac_option_spec options[] = {KAC_OPTION_LAMBDA, KAC_OPTIONS_GUIDANCE("1", "score", "0"), KAC_OPTIONS_END};
+static const kac_option_spec options[] = {KAC_OPTION_LAMBDA, KAC_OPTIONS_GUIDANCE("1", "score"), KAC_OPTIONS_END};
 
 static kac_status sample(kac_swarm *s, kac_guidance *g, double lambda) {
     const int n_steps = s->process->n_steps;

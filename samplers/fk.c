@@ -29,7 +29,7 @@ static const kac_option_spec options[] = {
      false},
     {"score-steps", 0, KAC_OPT_LIST, NULL, 0, 100000, NULL, "LIST",
      "these steps instead, e.g. 5,10,20; the final samples are always scored", false},
-    KAC_OPTIONS_GUIDANCE("0", "variance", "1"),
+    KAC_OPTIONS_GUIDANCE("0", "variance"),
     KAC_OPTIONS_END};
 
 typedef enum potential { DIFFERENCE, MAX, SUM, REWARD } potential;

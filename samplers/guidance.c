@@ -19,7 +19,9 @@ kac_status kac_guidance_init(kac_guidance *g, kac_swarm *s, const kac_options *o
     *g = (kac_guidance){.swarm = s,
                         .form = find_form(kac_options_text(o, "gradient-form")),
                         .scale = kac_options_real(o, "gradient-scale"),
-                        .clip = kac_options_real(o, "gradient-clip"),
+                        .clip = kac_options_given(o, "gradient-clip") ? kac_options_real(o, "gradient-clip")
+                                : weighted                            ? 1.0
+                                                                      : 0.15 * sqrt((double)s->process->n_state),
                         .start = kac_options_real(o, "gradient-start"),
                         .end = kac_options_real(o, "gradient-end"),
                         .weighted = weighted,

@@ -36,14 +36,15 @@ typedef struct kac_guidance {
 
 /* Rows of a method's option table; the defaults are text. */
 /* clang-format off */
-#define KAC_OPTIONS_GUIDANCE(scale, form, clip)                                                                        \
+#define KAC_OPTIONS_GUIDANCE(scale, form)                                                                        \
     {"gradient-scale", 0, KAC_OPT_REAL, scale, 0, 1e9, NULL, "C",                                                      \
      "times the shift along the reward's gradient; 0: none", false},                                                   \
     {"gradient-form", 0, KAC_OPT_CHOICE, form, 0, 0, "score|variance|residual|direction", NULL,                        \
      "length of the shift: by λ and the noise level (score), by λ and the step's noise (variance), as published for "  \
      "DPS (residual: the reward must be minus a squared error), or fixed (direction)", false},                         \
-    {"gradient-clip", 0, KAC_OPT_REAL, clip, 0, 1e9, NULL, "C",                                                        \
-     "shift at most C times the deviation of the step's noise, as a vector; 0: no limit", false},                      \
+    {"gradient-clip", 0, KAC_OPT_REAL, NULL, 0, 1e9, NULL, "C",                                                        \
+     "shift, as a vector, at most C times the deviation of the step's noise, whose own length is √n for states of n "   \
+     "numbers; 0: no limit (default of dps: 0.15 √n, of weighted methods: 1)", false},                      \
     {"gradient-start", 0, KAC_OPT_REAL, "0", 0, 1, NULL, "SHARE", "guide from this share of the steps on", false},     \
     {"gradient-end", 0, KAC_OPT_REAL, "1", 0, 1, NULL, "SHARE", "guide up to this share of the steps", false}
 /* clang-format on */

@@ -196,12 +196,16 @@ static kac_status set_items(kac_cli *cli, const arg_item *items, int n, const ch
     for (int i = 0; i < n; i++) {
         const char *name = items[i].spec->name;
         if (!kac_options_has(cli->options, name)) {
-            const char *owner = "another";
+            kac_text owners = {0};
             kac_cli_method m;
             for (int k = 0; methods->at(&m, k); k++)
-                if (find_in(m.options, name, strlen(name), 0) != NULL) owner = m.name;
-            return KAC_FAIL(KAC_E_USAGE, "--%s is an option of --%s %s; this run has --%s %s", name, methods->option,
-                            owner, methods->option, method);
+                if (find_in(m.options, name, strlen(name), 0) != NULL)
+                    kac_text_add(&owners, "%s%s", owners.n == 0 ? "" : "|", m.name);
+            const kac_status s =
+                KAC_FAIL(KAC_E_USAGE, "--%s is an option of --%s %s; this run has --%s %s", name, methods->option,
+                         owners.s == NULL ? "another" : owners.s, methods->option, method);
+            kac_text_free(&owners);
+            return s;
         }
         KAC_TRY(kac_options_set(cli->options, name, items[i].value));
     }

@@ -13,6 +13,9 @@ static cJSON *latent_counts(void *self) {
     cJSON_AddNumberToObject(counts, "denoiser", (double)k->denoiser);
     cJSON_AddNumberToObject(counts, "denoiser_calls", (double)k->denoiser_calls);
     cJSON_AddNumberToObject(counts, "decoder", (double)k->decoder);
+    if (k->denoiser_grad > 0) cJSON_AddNumberToObject(counts, "denoiser_grad", (double)k->denoiser_grad);
+    if (k->denoiser_grad > 0)
+        cJSON_AddNumberToObject(counts, "reward_grad", (double)kac_latent_reward_grad_count(r->reward));
     cJSON_AddNumberToObject(counts, "reward", r->reward == NULL ? 0 : (double)kac_latent_reward_count(r->reward));
     return counts;
 }
@@ -81,6 +84,10 @@ static void add_end_facts(cJSON *facts, kac_job *j, kac_latent_run *r, double lo
     cJSON_AddNumberToObject(seconds, "denoiser", k->denoiser_ms / 1000);
     cJSON_AddNumberToObject(seconds, "decoder", k->decoder_ms / 1000);
     cJSON_AddNumberToObject(seconds, "reward", r->reward == NULL ? 0 : kac_latent_reward_ms(r->reward) / 1000);
+    if (k->denoiser_grad > 0) {
+        cJSON_AddNumberToObject(seconds, "denoiser_grad", k->gradient_ms / 1000);
+        cJSON_AddNumberToObject(seconds, "reward_grad", kac_latent_reward_grad_ms(r->reward) / 1000);
+    }
     cJSON_AddNumberToObject(seconds, "write", write_ms / 1000);
     cJSON_AddNumberToObject(seconds, "total", (kac_now_ms() - j->start_ms) / 1000);
     cJSON_AddNumberToObject(facts, "peak_bytes", (double)kac_memory_peak_bytes());
@@ -102,10 +109,12 @@ static kac_status print_plan(kac_job *j, const kac_latent_plan *p) {
     cJSON_AddNumberToObject(bytes, "model", (double)p->sizes.model);
     cJSON_AddNumberToObject(bytes, "run", (double)p->sizes.run);
     cJSON_AddNumberToObject(bytes, "scratch", (double)p->sizes.scratch);
+    if (p->tape_bytes > 0) cJSON_AddNumberToObject(bytes, "gradients", (double)p->tape_bytes);
     cJSON_AddNumberToObject(bytes, "total", (double)p->total_bytes);
     cJSON_AddNumberToObject(flops, "denoiser_call", p->denoise_flops);
     cJSON_AddNumberToObject(flops, "decoder_batch", p->decode_flops);
     cJSON_AddNumberToObject(flops, "reward_batch", p->reward_flops);
+    if (p->gradient_flops > 0) cJSON_AddNumberToObject(flops, "gradient_batch", p->gradient_flops);
     cJSON_AddNumberToObject(flops, "denoiser_total", p->denoise_flops * batches * p->n_steps);
     cJSON_AddNumberToObject(plan, "batch", p->batch);
     cJSON_AddNumberToObject(plan, "particles", p->n_slots);
@@ -206,6 +215,7 @@ kac_status kac_generate_latent(kac_job *j) {
     char density_for[64];
     snprintf(density_for, sizeof density_for, "--steer %s", j->method->name);
     if (j->method->needs_density) setup.density_for = density_for;
+    setup.guided = j->n_rewards > 0 && j->method->needs_grad != NULL && j->method->needs_grad(j->options);
     if (j->n_prompts == 0) setup.prompts = setup.plain = &nothing, setup.n_prompts = 1;
     char *merges = kac_path_join(j->args->weights_dir, "clip-tokenizer/bpe_simple_vocab_16e6.txt.gz");
     if (merges == NULL) return KAC_E_MEMORY;

@@ -57,10 +57,7 @@ static kac_status record(kac_recorded_reward *p, const int *slots, int n) {
     return s;
 }
 
-static kac_status score_and_store(kac_reward *reward, kac_process *process, const int *slots, int n, kac_stage stage,
-                                  double *out) {
-    kac_recorded_reward *p = reward->self;
-    KAC_TRY(p->inner->score(p->inner, process, slots, n, stage, out));
+static kac_status store(kac_recorded_reward *p, const int *slots, int n, kac_stage stage) {
     KAC_TRY(record(p, slots, n));
     if (!p->previews) return KAC_OK;
     if (stage != KAC_STAGE_PREDICTED || p->n_written + n > MAX_PREVIEWS) return KAC_OK;
@@ -73,10 +70,25 @@ static kac_status score_and_store(kac_reward *reward, kac_process *process, cons
     return KAC_OK;
 }
 
+static kac_status score_and_store(kac_reward *reward, kac_process *process, const int *slots, int n, kac_stage stage,
+                                  double *out) {
+    kac_recorded_reward *p = reward->self;
+    KAC_TRY(p->inner->score(p->inner, process, slots, n, stage, out));
+    return store(p, slots, n, stage);
+}
+
+static kac_status grad_and_store(kac_reward *reward, kac_process *process, const int *slots, int n, kac_stage stage,
+                                 double *out, float *d_state) {
+    kac_recorded_reward *p = reward->self;
+    KAC_TRY(p->inner->grad(p->inner, process, slots, n, stage, out, d_state));
+    return store(p, slots, n, stage);
+}
+
 kac_status kac_recorded_reward_init(kac_recorded_reward *p, kac_reward *inner, kac_job *j, kac_latent_run *r) {
     *p =
         (kac_recorded_reward){.inner = inner, .job = j, .run = r, .previews = kac_options_bool(j->options, "previews")};
     p->outer = (kac_reward){.self = p, .name = inner->name, .score = score_and_store};
+    if (inner->grad != NULL) p->outer.grad = grad_and_store;
     if (!p->previews) return KAC_OK;
     char *folder = kac_run_folder_file(&j->folder, "previews");
     const kac_status s = folder == NULL ? KAC_E_MEMORY : kac_dir_make(folder);

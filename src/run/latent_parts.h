@@ -1,9 +1,11 @@
 /* What the files of the latent process share: latent_process.c (the chain), latent_text.c (its prompts), latent_start.c
- * (where it begins and what a mask keeps), latent_pictures.c (its pictures). */
+ * (where it begins and what a mask keeps), latent_pictures.c (its pictures), latent_guidance.c (gradients
+ * and shifted steps). */
 #ifndef KAC_LATENT_PARTS_H
 #define KAC_LATENT_PARTS_H
 
 #include "run/latent_process.h"
+#include "tensor/tape.h"
 
 struct kac_latent {
     kac_process process;
@@ -29,7 +31,12 @@ struct kac_latent {
     /* Of a first picture, latent_start.c: */
     kac_tensor init_mean, init_std; /* [1, h, w, channels] f32 before scaling; init_std only when it is drawn from */
     kac_tensor mask, keep, zero; /* [h · w · channels] f32: 1 where repainted, 1 − mask, 0; none: nothing is kept */
-    kac_tensor extra;  /* [1, h, w, channels + 1] f32: what an inpainting network reads too; none for others */
+    kac_tensor extra; /* [1, h, w, channels + 1] f32: what an inpainting network reads too; none for others */
+    /* With o.guided, latent_guidance.c: */
+    kac_grad_tape tape;
+    kac_tensor shift;  /* as x: of the next step */
+    bool *shifted;     /* [n_slots] */
+    double *ratio;     /* [n_slots] log p − log q of the step just drawn; NAN: it has no density */
     int i_step;        /* of the last predict */
     int *list, *list2; /* [n_slots] work lists */
     double *timesteps; /* [2 · batch] of a network call */
@@ -78,5 +85,19 @@ kac_status kac_latent_start_state(kac_latent *l, kac_tensor *x, int particle);
 /* After step i_step: what the mask keeps becomes the first picture at the noise level that x now has, under `particle`'s noise. Does
  * nothing without a mask, or when the network reads it. */
 kac_status kac_latent_start_keep(kac_latent *l, kac_tensor *x, int i_step, int particle);
+
+/* The network's input for `n` states, from c->scratch, with timesteps and text_row; n_rows is twice as many when all are evaluated
+ * without the prompt too, and these come first. */
+kac_status kac_latent_fill_rows(kac_latent *l, kac_tensor *in, int *n_rows, int i_step, const int *slots, int n);
+
+/* Gives the process its guidance, if that was asked for. */
+kac_status kac_latent_guidance_open(kac_latent *l);
+void kac_latent_guidance_close(kac_latent *l);
+/* Whether slot's next step is shifted. */
+static inline bool kac_latent_is_shifted(const kac_latent *l, int slot) {
+    return l->shifted != NULL && l->shifted[slot];
+}
+/* next, drawn from slot `from` with noise z, moves by its shift; slot `to` gets the ratio of densities. */
+void kac_latent_shift_state(kac_latent *l, kac_tensor next, int i_step, int from, int to, kac_tensor z);
 
 #endif

@@ -19,19 +19,26 @@ static void paste(const kac_latent *l, uint8_t *rgb) {
         if (s->mask[i] == 0) memcpy(rgb + 3 * i, s->rgb + 3 * i, 3);
 }
 
+kac_tensor kac_latent_viewed(const kac_latent *l, kac_stage stage) {
+    return stage == KAC_STAGE_FINAL ? l->x : l->x0;
+}
+
+const kac_codec *kac_latent_decoder(const kac_latent *l, kac_stage stage) {
+    const bool preview = stage == KAC_STAGE_PREDICTED && l->pipeline->preview != NULL;
+    return preview ? l->pipeline->preview : l->pipeline->codec;
+}
+
 static kac_status decode_batch(kac_latent *l, const int *slots, int n, kac_stage stage) {
-    const kac_tensor states = stage == KAC_STAGE_FINAL ? l->x : l->x0;
     const size_t mark = kac_arena_mark(&l->c->scratch);
     kac_tensor batch = {0}, image = {0};
-    KAC_TRY(kac_gather(l->c, &batch, states, slots, n));
+    KAC_TRY(kac_gather(l->c, &batch, kac_latent_viewed(l, stage), slots, n));
     if (!kac_latent_is_plan(l))
         for (int64_t i = 0; i < n * kac_latent_state_count(l); i++)
             if (!isfinite(((const float *)batch.data)[i]))
                 return KAC_FAIL(KAC_E_NONFINITE,
                                 "the state of particle %d is not finite; try fewer extremes: --cfg-scale, --dtype f32",
                                 slots[i / kac_latent_state_count(l)] % l->o.n_per_group);
-    const kac_codec *codec =
-        stage == KAC_STAGE_PREDICTED && l->pipeline->preview != NULL ? l->pipeline->preview : l->pipeline->codec;
+    const kac_codec *codec = kac_latent_decoder(l, stage);
     if (codec == NULL) {
         image = batch;
     } else {

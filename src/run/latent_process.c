@@ -68,25 +68,31 @@ static kac_status split_variance(kac_latent *l, kac_tensor *raw, const int *slot
     return KAC_OK;
 }
 
-static kac_status call_network(kac_latent *l, kac_tensor *guided, int i_step, const int *slots, int n) {
+kac_status kac_latent_fill_rows(kac_latent *l, kac_tensor *in, int *n_rows, int i_step, const int *slots, int n) {
     const kac_solver_row *row = &l->solver->rows[i_step];
     const bool doubled = kac_latent_doubles(l);
-    const int n_rows = doubled ? 2 * n : n;
-    kac_tensor in = {0}, raw = {0};
-    KAC_TRY(kac_take_make(&in, &l->c->scratch, KAC_F32, n_rows, l->h, l->w,
+    *n_rows = doubled ? 2 * n : n;
+    KAC_TRY(kac_take_make(in, &l->c->scratch, KAC_F32, *n_rows, l->h, l->w,
                           kac_unet_config_of(l->pipeline->unet)->in_channels));
-    for (int i = 0; i < n_rows; i++) {
+    for (int i = 0; i < *n_rows; i++) {
         const int slot = slots[i % n], group = slot / l->o.n_per_group;
-        KAC_TRY(fill_input(l, kac_latent_row(in, i), kac_latent_row(l->x, slot), row->c_in));
+        KAC_TRY(fill_input(l, kac_latent_row(*in, i), kac_latent_row(l->x, slot), row->c_in));
         l->timesteps[i] = row->timestep;
         l->text_row[i] = doubled && i < n ? l->uncond_row[group] : l->cond_row[group];
     }
+    return KAC_OK;
+}
+
+static kac_status call_network(kac_latent *l, kac_tensor *guided, int i_step, const int *slots, int n) {
+    kac_tensor in = {0}, raw = {0};
+    int n_rows;
+    KAC_TRY(kac_latent_fill_rows(l, &in, &n_rows, i_step, slots, n));
     KAC_TRY(kac_unet_forward(&raw, l->pipeline->unet, l->c, in, l->timesteps, l->cond,
                              l->cond == NULL ? NULL : l->text_row));
     l->counts.denoiser += n_rows;
     l->counts.denoiser_calls++;
     KAC_TRY(split_variance(l, &raw, slots, n));
-    if (doubled) return guide(l, guided, raw, n);
+    if (n_rows > n) return guide(l, guided, raw, n);
     *guided = raw;
     return KAC_OK;
 }
@@ -186,6 +192,8 @@ static kac_status step_one(kac_latent *l, int i_step, int from, int to) {
         KAC_TRY(kac_take_make(&next[j], &l->c->scratch, KAC_F32, 1, l->h, l->w, l->channels));
         KAC_TRY(weigh(l, &next[j], j == 0 ? &row->next : &row->past[j - 1], from, &z, j == 0 ? row->z : 0));
     }
+    if (l->ratio != NULL) l->ratio[to] = 0;
+    if (kac_latent_is_shifted(l, from)) kac_latent_shift_state(l, next[0], i_step, from, to, z);
     for (int j = 0; j <= n_past; j++) {
         kac_tensor target = kac_latent_row(j == 0 ? l->x : l->past[j - 1], to);
         KAC_TRY(kac_copy(l->c, &target, next[j]));
@@ -210,17 +218,20 @@ static kac_status latent_step(kac_process *p, int i_step, const int *from, const
         }
     for (int i = 0; i < n; i++) {
         int twin = -1; /* without noise the step is a function of the state: copies stay copies */
-        for (int j = 0; j < i && !draws && twin < 0 && !kac_latent_is_plan(l); j++)
-            if (old_id[j] == old_id[i]) twin = j;
+        const bool moves = draws || kac_latent_is_shifted(l, from[i]);
+        for (int j = 0; j < i && !moves && twin < 0 && !kac_latent_is_plan(l); j++)
+            if (old_id[j] == old_id[i] && !kac_latent_is_shifted(l, from[j])) twin = j;
         if (twin >= 0) {
             KAC_TRY(copy_row(l, l->x, to[twin], to[i]));
             for (int j = 0; j < l->solver->n_past; j++) KAC_TRY(copy_row(l, l->past[j], to[twin], to[i]));
             l->origin[to[i]] = l->origin[to[twin]];
+            if (l->ratio != NULL) l->ratio[to[i]] = 0;
         } else {
             KAC_TRY(step_one(l, i_step, from[i], to[i]));
         }
         l->id[to[i]] = twin >= 0 ? l->id[to[twin]] : ++l->next_id;
     }
+    for (int i = 0; i < n && l->shifted != NULL; i++) l->shifted[from[i]] = false;
     kac_arena_release(&l->c->scratch, mark);
     return KAC_OK;
 }
@@ -355,6 +366,7 @@ static kac_status latent_init(kac_latent *l) {
         l->uncond_row == NULL)
         return KAC_E_MEMORY;
     KAC_TRY(take_states(l));
+    KAC_TRY(kac_latent_guidance_open(l));
     KAC_TRY(kac_latent_start_open(l));
     return kac_latent_open_texts(l);
 }
@@ -392,6 +404,7 @@ kac_status kac_latent_open(kac_latent **out, kac_ctx *c, const kac_pipeline *p, 
 
 void kac_latent_close(kac_latent *l) {
     if (l == NULL) return;
+    kac_latent_guidance_close(l);
     kac_unet_cond_free(l->cond);
     kac_free(l->id), kac_free(l->predicted), kac_free(l->picture_id), kac_free(l->picture_stage);
     kac_free(l->origin), kac_free(l->list), kac_free(l->list2), kac_free(l->cond_row), kac_free(l->uncond_row);

@@ -30,6 +30,7 @@ typedef struct kac_latent_options {
     uint64_t seed;
     int first_particle; /* particle k of every group uses the noise of particle first_particle + k */
     int batch;          /* states per network call */
+    bool guided;        /* the process can pull and shift (process.h); costs room for one more row a slot, and a tape */
     kac_encode_options text;
     kac_latent_sizes sizes, negative_sizes; /* ignored by networks that do not read them */
     kac_latent_start start;                 /* with a picture, the solver's rows begin where its strength says */
@@ -38,10 +39,11 @@ typedef struct kac_latent_options {
 } kac_latent_options;
 
 typedef struct kac_latent_counts {
-    int64_t denoiser;       /* network evaluations: states × (2 with guidance) */
-    int64_t denoiser_calls; /* batches */
-    int64_t decoder;        /* pictures decoded */
-    double text_ms, denoiser_ms, decoder_ms;
+    int64_t denoiser;                                     /* network evaluations: states × (2 with guidance) */
+    int64_t denoiser_calls;                               /* batches */
+    int64_t denoiser_grad;                                /* of these with a backward pass, which are evaluated anew */
+    int64_t decoder;                                      /* pictures decoded */
+    double text_ms, denoiser_ms, decoder_ms, gradient_ms; /* gradient_ms: of pull alone */
 } kac_latent_counts;
 
 typedef struct kac_latent kac_latent;
@@ -57,6 +59,10 @@ int kac_latent_n_truncated(const kac_latent *l); /* prompts longer than the text
 /* The picture of a slot's x0-hat or final state, 8-bit RGB [height, width, 3]; decoded in batches, at most once per state. Pointers stay
  * valid until the slot's state changes. */
 kac_status kac_latent_pictures(kac_latent *l, const int *slots, int n, kac_stage stage, const uint8_t **out);
+
+/* What a reward of this stage looks at, before it is decoded: [n_slots, h, w, C] f32; and by which decoder (NULL: states are pixels). */
+kac_tensor kac_latent_viewed(const kac_latent *l, kac_stage stage);
+const kac_codec *kac_latent_decoder(const kac_latent *l, kac_stage stage);
 
 /* The same id means the same state, hence the same picture. */
 uint64_t kac_latent_state_id(const kac_latent *l, int slot);

@@ -1,4 +1,5 @@
 #include "run/latent_reward.h"
+#include "run/picture_gradient.h"
 #include <string.h>
 
 struct kac_latent_reward {
@@ -15,8 +16,9 @@ struct kac_latent_reward {
     const uint8_t **rgb; /* [n_slots] */
     kac_picture *pictures;
     double *scores; /* [n_slots, n_rewards] */
-    int64_t count;
-    double ms;
+    int batch;      /* states in one gradient */
+    int64_t count, grad_count;
+    double ms, grad_ms;
 };
 
 /* A slot whose stored values belong to the state that `slot` holds; −1: none. */
@@ -61,21 +63,22 @@ static kac_status score_new(kac_latent_reward *r, int n, kac_stage stage) {
     return KAC_OK;
 }
 
-static kac_status latent_score(kac_reward *reward, kac_process *p, const int *slots, int n, kac_stage stage,
-                               double *out) {
-    kac_latent_reward *r = reward->self;
-    (void)p;
-    const double start_ms = kac_now_ms(), decoder_ms = kac_latent_counts_of(r->latent)->decoder_ms;
+/* The distinct states of slots to r->list; returns how many. Those that need not be scored again are left out. */
+static int list_distinct(kac_latent_reward *r, const int *slots, int n, kac_stage stage, bool scored_too) {
     int n_new = 0;
     for (int i = 0; i < n; i++) {
-        if (find_scored(r, slots[i], stage) >= 0) continue;
+        if (!scored_too && find_scored(r, slots[i], stage) >= 0) continue;
         bool listed = false;
         for (int j = 0; j < n_new && !listed; j++)
             listed = kac_latent_state_id(r->latent, r->list[j]) == kac_latent_state_id(r->latent, slots[i]) &&
                      r->list[j] / r->n_per_group == slots[i] / r->n_per_group;
         if (!listed) r->list[n_new++] = slots[i];
     }
-    if (n_new > 0) KAC_TRY(score_new(r, n_new, stage));
+    return n_new;
+}
+
+/* Every slot gets the values of its state. */
+static void share_values(kac_latent_reward *r, const int *slots, int n, kac_stage stage, double *out) {
     for (int i = 0; i < n; i++) {
         const int source = find_scored(r, slots[i], stage);
         KAC_ASSERT(source >= 0);
@@ -85,8 +88,67 @@ static kac_status latent_score(kac_reward *reward, kac_process *p, const int *sl
         r->stage[slots[i]] = (uint8_t)stage;
         out[i] = values[r->n_rewards];
     }
+}
+
+static kac_status latent_score(kac_reward *reward, kac_process *p, const int *slots, int n, kac_stage stage,
+                               double *out) {
+    kac_latent_reward *r = reward->self;
+    (void)p;
+    const double start_ms = kac_now_ms(), decoder_ms = kac_latent_counts_of(r->latent)->decoder_ms;
+    const int n_new = list_distinct(r, slots, n, stage, false);
+    if (n_new > 0) KAC_TRY(score_new(r, n_new, stage));
+    share_values(r, slots, n, stage, out);
     r->ms += kac_now_ms() - start_ms - (kac_latent_counts_of(r->latent)->decoder_ms - decoder_ms);
     return KAC_OK;
+}
+
+/* One batch of the list, from entry `first` on: values to their slots, derivatives to d_list. */
+static kac_status grad_batch(kac_latent_reward *r, int first, int n, kac_stage stage, double *rows, float *d_list) {
+    int prompt[KAC_REWARD_BATCH];
+    kac_tensor states = {0}, d = {0};
+    kac_ctx *c = r->rewards->parts[0]->c;
+    const int64_t n_state = kac_latent_process(r->latent)->n_state;
+    KAC_TRY(kac_gather(c, &states, kac_latent_viewed(r->latent, stage), r->list + first, n));
+    KAC_TRY(kac_take(&d, &c->scratch, KAC_F32, states.rank, states.shape));
+    for (int i = 0; i < n; i++) prompt[i] = r->list[first + i] / r->n_per_group;
+    KAC_TRY(kac_picture_gradient(r->rewards, c, kac_latent_decoder(r->latent, stage), states, prompt, KAC_BALANCE_PLAIN,
+                                 rows, d));
+    for (int i = 0; i < n; i++) {
+        const int slot = r->list[first + i];
+        memcpy(r->values + slot * r->n_row, rows + i * r->n_row, (size_t)r->n_row * sizeof *rows);
+        r->scored_id[slot] = kac_latent_state_id(r->latent, slot);
+        r->stage[slot] = (uint8_t)stage;
+        if (!c->model.counting)
+            memcpy(d_list + i * n_state, (const float *)d.data + i * n_state, (size_t)n_state * sizeof *d_list);
+    }
+    r->grad_count += n;
+    return KAC_OK;
+}
+
+/* Values are those of the unrounded pictures. */
+static kac_status latent_grad(kac_reward *reward, kac_process *p, const int *slots, int n, kac_stage stage, double *out,
+                              float *d_state) {
+    kac_latent_reward *r = reward->self;
+    kac_arena *scratch = &r->rewards->parts[0]->c->scratch;
+    const double start_ms = kac_now_ms();
+    const size_t mark = kac_arena_mark(scratch);
+    const int n_new = list_distinct(r, slots, n, stage, true);
+    double rows[KAC_REWARD_BATCH * (KAC_MAX_REWARDS + 2)];
+    float *d_list = kac_alloc((size_t)n_new * (size_t)p->n_state * sizeof *d_list);
+    kac_status s = d_list == NULL ? KAC_E_MEMORY : KAC_OK;
+    for (int i = 0; i < n_new && s == KAC_OK; i += r->batch) {
+        s = grad_batch(r, i, KAC_MIN(r->batch, n_new - i), stage, rows, d_list + i * p->n_state);
+        if (s == KAC_OK) kac_arena_release(scratch, mark);
+    }
+    if (s == KAC_OK) share_values(r, slots, n, stage, out);
+    for (int i = 0; i < n && s == KAC_OK; i++)
+        for (int j = 0; j < n_new; j++)
+            if (kac_latent_state_id(r->latent, r->list[j]) == kac_latent_state_id(r->latent, slots[i]) &&
+                r->list[j] / r->n_per_group == slots[i] / r->n_per_group)
+                memcpy(d_state + i * p->n_state, d_list + j * p->n_state, (size_t)p->n_state * sizeof *d_state);
+    kac_free(d_list);
+    r->grad_ms += kac_now_ms() - start_ms;
+    return s;
 }
 
 static kac_status reward_init(kac_latent_reward *r, const kac_latent_options *o) {
@@ -114,9 +176,12 @@ kac_status kac_latent_reward_open(kac_latent_reward **out, kac_latent *l, kac_re
                              .n_slots = o->n_groups * o->n_per_group,
                              .n_per_group = o->n_per_group,
                              .width = (int)o->width,
-                             .height = (int)o->height};
-    r->reward =
-        (kac_reward){.self = r, .name = rewards->n == 1 ? rewards->parts[0]->name : "combined", .score = latent_score};
+                             .height = (int)o->height,
+                             .batch = KAC_MIN(o->batch, KAC_REWARD_BATCH)};
+    r->reward = (kac_reward){.self = r,
+                             .name = rewards->n == 1 ? rewards->parts[0]->name : "combined",
+                             .score = latent_score,
+                             .grad = o->guided ? latent_grad : NULL};
     const kac_status s = reward_init(r, o);
     if (s != KAC_OK) {
         kac_latent_reward_close(r);
@@ -143,6 +208,12 @@ const double *kac_latent_reward_values(const kac_latent_reward *r, int slot) {
 
 int64_t kac_latent_reward_count(const kac_latent_reward *r) {
     return r->count;
+}
+int64_t kac_latent_reward_grad_count(const kac_latent_reward *r) {
+    return r->grad_count;
+}
+double kac_latent_reward_grad_ms(const kac_latent_reward *r) {
+    return r->grad_ms;
 }
 double kac_latent_reward_ms(const kac_latent_reward *r) {
     return r->ms;

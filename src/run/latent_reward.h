@@ -1,4 +1,5 @@
-/* Rewards of pictures as a kac_reward over the latent process: combined, each distinct state decoded and scored once. */
+/* Rewards of pictures as a kac_reward over the latent process: combined, each distinct state decoded and scored once. It has a gradient
+ * when the process is guided. */
 #ifndef KAC_LATENT_REWARD_H
 #define KAC_LATENT_REWARD_H
 
@@ -17,7 +18,9 @@ kac_reward *kac_latent_reward_of(kac_latent_reward *r);
  * combination has none). NULL when its present state was not scored. */
 const double *kac_latent_reward_values(const kac_latent_reward *r, int slot);
 
-int64_t kac_latent_reward_count(const kac_latent_reward *r); /* pictures scored, once per reward */
+int64_t kac_latent_reward_count(const kac_latent_reward *r);      /* pictures scored, once per reward */
+int64_t kac_latent_reward_grad_count(const kac_latent_reward *r); /* pictures with gradients, once for all rewards */
+double kac_latent_reward_grad_ms(const kac_latent_reward *r);     /* with the decoder, there and back */
 double kac_latent_reward_ms(const kac_latent_reward *r);
 
 #endif

@@ -69,6 +69,7 @@ static kac_status fill_options(kac_latent_run *r, const kac_latent_setup *s, int
                                 .seed = (uint64_t)kac_options_int(o, "seed"),
                                 .first_particle = (int)kac_options_int(o, "first-particle"),
                                 .batch = batch,
+                                .guided = s->guided,
                                 .text = {.clip_skip = (int)kac_options_int(o, "clip-skip"),
                                          .weighting = kac_options_bool(o, "prompt-weighting"),
                                          .chunks = kac_options_bool(o, "long-prompt")}};
@@ -136,6 +137,21 @@ static double flops_since(kac_latent_run *r, double *mark) {
     return d;
 }
 
+/* From the reward of n states back to them. */
+static kac_status rehearse_gradient(kac_latent_run *r, const int *slots, int n, double *scores) {
+    kac_process *p = kac_latent_process(r->latent);
+    float *d = kac_alloc((size_t)n * (size_t)p->n_state * 2 * sizeof *d), *d_x = d + n * p->n_state;
+    kac_status s = d == NULL ? KAC_E_MEMORY : KAC_OK;
+    for (int64_t i = 0; i < n * p->n_state && s == KAC_OK; i++) d[i] = (float)i; /* copies would be done once */
+    kac_reward *reward = kac_latent_reward_of(r->reward);
+    if (s == KAC_OK) s = reward->grad(reward, p, slots, n, KAC_STAGE_PREDICTED, scores, d_x);
+    if (s == KAC_OK && r->pipeline.preview != NULL) s = reward->grad(reward, p, slots, n, KAC_STAGE_FINAL, scores, d_x);
+    if (s == KAC_OK) s = p->pull(p, 0, slots, n, d, d_x);
+    if (s == KAC_OK) s = p->shift(p, 0, slots, n, d_x);
+    kac_free(d);
+    return s;
+}
+
 /* One of everything that a run does, at its largest. */
 static kac_status rehearse(kac_latent_run *r, kac_latent_plan *plan) {
     kac_process *p = kac_latent_process(r->latent);
@@ -163,6 +179,10 @@ static kac_status rehearse(kac_latent_run *r, kac_latent_plan *plan) {
                                                    scores);
         plan->reward_flops = flops_since(r, &mark);
     }
+    if (s == KAC_OK && r->reward != NULL && r->o.guided) {
+        s = rehearse_gradient(r, slots, n, scores);
+        plan->gradient_flops = flops_since(r, &mark);
+    }
     kac_free(slots), kac_free(scores), kac_free(rgb);
     return s;
 }
@@ -173,7 +193,8 @@ static kac_status plan_with(kac_latent_plan *plan, const kac_latent_setup *s, in
     kac_status status = rehearse(&r, plan);
     const size_t spare = (size_t)1 << 20; /* pictures being resized for a reward's network are not rehearsed */
     plan->sizes = (kac_ctx_sizes){r.ctx.model.peak, r.ctx.run.peak, r.ctx.scratch.peak + spare};
-    plan->total_bytes = plan->sizes.model + plan->sizes.run + plan->sizes.scratch;
+    plan->tape_bytes = r.ctx.gradients_peak;
+    plan->total_bytes = plan->sizes.model + plan->sizes.run + plan->sizes.scratch + plan->tape_bytes;
     plan->batch = batch, plan->n_steps = r.solver.n_steps, plan->n_slots = r.o.n_groups * r.o.n_per_group;
     kac_latent_run_close(&r);
     return status;
@@ -192,8 +213,9 @@ kac_status kac_latent_plan_run(kac_latent_plan *plan, const kac_latent_setup *s,
         if (wanted > 0 || batch == 1) break;
     }
     return KAC_FAIL(KAC_E_MEMORY,
-                    "this run needs %.2f GB (%.2f weights, %.2f particles, %.2f working space), %.2f GB are there; %s",
+                    "this run needs %.2f GB (%.2f weights, %.2f particles, %.2f working space, %.2f gradients), %.2f "
+                    "GB are there; %s",
                     (double)plan->total_bytes / 1e9, (double)plan->sizes.model / 1e9, (double)plan->sizes.run / 1e9,
-                    (double)plan->sizes.scratch / 1e9, (double)available / 1e9,
+                    (double)plan->sizes.scratch / 1e9, (double)plan->tape_bytes / 1e9, (double)available / 1e9,
                     wanted > 1 ? "lower --batch-size, --particles or the size" : "lower --particles or the size");
 }

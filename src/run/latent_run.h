@@ -31,16 +31,19 @@ typedef struct kac_latent_setup {
     const char *const *rewards; /* reward_spec.h */
     int n_rewards;
     const char *density_for; /* what needs a solver with a transition density, for the message; NULL: nothing does */
+    bool guided; /* the method will follow gradients: room for them is planned, and rewards without one are refused */
 } kac_latent_setup;
 
 typedef struct kac_latent_plan {
     kac_ctx_sizes sizes; /* exact bytes of each arena */
+    size_t tape_bytes;   /* gradients on the way back, at most */
     size_t total_bytes;
     int batch;            /* states per network call */
     double denoise_flops; /* one network call of a full batch */
     double decode_flops;  /* one batch of pictures */
     double reward_flops;
-    double step_bytes; /* read and written by one network call */
+    double gradient_flops; /* of one batch, from the reward to the states */
+    double step_bytes;     /* read and written by one network call */
     int n_steps, n_slots;
 } kac_latent_plan;
 

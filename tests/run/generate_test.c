@@ -69,6 +69,17 @@ static double count_of(const kac_generate_result *r, const char *name) {
     return count;
 }
 
+static double mean_reward(const kac_generate_result *r) {
+    kac_json j;
+    if (!CHECK_OK(kac_json_parse(&j, r->json, strlen(r->json), "run.json"))) return NAN;
+    const cJSON *images = cJSON_GetObjectItemCaseSensitive(j.root, "images");
+    double sum = 0;
+    for (const cJSON *i = images->child; i != NULL; i = i->next)
+        sum += cJSON_GetObjectItemCaseSensitive(i, "reward")->valuedouble / cJSON_GetArraySize(images);
+    kac_json_free(&j);
+    return sum;
+}
+
 static void test_steered(void) {
     kac_generate_result fk, again, none;
     const char *folder = temp_path("fk");
@@ -104,6 +115,47 @@ static void test_steered(void) {
     kac_generate_result_free(&again);
     kac_generate_result_free(&fk);
     kac_free(copy);
+}
+
+/* Guidance raises the reward of every particle, whatever the batch; a reward without a gradient is refused before anything runs. */
+static void test_guided(void) {
+    kac_generate_result all, single, none;
+    const setting together[] = {{"prompt", "a red circle above a blue square"},
+                                {"output", temp_path("dps")},
+                                {"gradient-form", "direction"},
+                                {"gradient-scale", "0.1"},
+                                {NULL}};
+    const setting alone[] = {{"prompt", "a red circle above a blue square"},
+                             {"output", temp_path("dps-alone")},
+                             {"gradient-form", "direction"},
+                             {"gradient-scale", "0.1"},
+                             {"batch-size", "1"},
+                             {"threads", "1"},
+                             {NULL}};
+    const setting off[] = {{"prompt", "a red circle above a blue square"},
+                           {"output", temp_path("dps-off")},
+                           {"gradient-scale", "0"},
+                           {NULL}};
+    const setting judged[] = {{"prompt", "a red circle above a blue square"},
+                              {"output", temp_path("dps-judge")},
+                              {"reward", "shapes-judge"},
+                              {NULL}};
+    if (!CHECK_OK(run(&all, "dps", together))) return;
+    CHECK(count_of(&all, "denoiser") == 2 * STEPS * PARTICLES && count_of(&all, "reward_grad") == STEPS * PARTICLES);
+    CHECK(count_of(&all, "denoiser_grad") == 2 * STEPS * PARTICLES && count_of(&all, "reward") == PARTICLES);
+    if (CHECK_OK(run(&single, "dps", alone))) {
+        CHECK(same_pictures(all.folder, single.folder, PARTICLES));
+        kac_generate_result_free(&single);
+    }
+    if (CHECK_OK(run(&none, "dps", off))) {
+        printf("mean reward %g, guided %g\n", mean_reward(&none), mean_reward(&all));
+        CHECK(mean_reward(&all) > mean_reward(&none) + 0.05 && count_of(&none, "denoiser_grad") == -1);
+        kac_generate_result_free(&none);
+    }
+    kac_generate_result_free(&all);
+    CHECK_FAILS(run(&none, "dps", judged), KAC_E_UNSUPPORTED, "shapes-judge has no gradient");
+    CHECK(strstr(kac_error(), "these have one: clip") != NULL);
+    kac_generate_result_free(&none);
 }
 
 /* Particle 2 alone is particle 2 of the run. */
@@ -286,6 +338,7 @@ int main(void) {
     test_plan();
     test_mixture();
     test_steered();
+    test_guided();
     test_alone();
     test_resume();
     test_start();

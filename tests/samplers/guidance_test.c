@@ -335,21 +335,23 @@ static void run_dps(const char *what, int n_steps, double eta, const char *line,
 static void test_observation(void) {
     double off[4], ratio[4];
     printf("dps, one Gaussian behind a linear observation\n");
-    run_dps("score", 25, 1, "lambda=1 gradient-form=score", true, 1, &off[0], &ratio[0]);
-    run_dps("score", 100, 1, "lambda=1 gradient-form=score", true, 1, &off[1], &ratio[1]);
-    run_dps("score", 400, 1, "lambda=1 gradient-form=score", true, 1, &off[2], &ratio[2]);
-    run_dps("score, no noise drawn", 100, 0, "lambda=1 gradient-form=score", true, 1, &off[3], &ratio[3]);
+    run_dps("score", 25, 1, "lambda=1 gradient-clip=0 gradient-form=score", true, 1, &off[0], &ratio[0]);
+    run_dps("score", 100, 1, "lambda=1 gradient-clip=0 gradient-form=score", true, 1, &off[1], &ratio[1]);
+    run_dps("score", 400, 1, "lambda=1 gradient-clip=0 gradient-form=score", true, 1, &off[2], &ratio[2]);
+    run_dps("score, no noise drawn", 100, 0, "lambda=1 gradient-clip=0 gradient-form=score", true, 1, &off[3],
+            &ratio[3]);
     CHECK(off[2] > 0.2 && off[2] < 0.25 && fabs(off[2] - off[1]) < 0.01); /* the bias is not one of finite steps */
     CHECK(off[3] > off[2]);
-    run_dps("variance", 25, 1, "lambda=1 gradient-form=variance", true, 1, &off[0], &ratio[0]);
-    run_dps("variance", 400, 1, "lambda=1 gradient-form=variance", true, 1, &off[1], &ratio[1]);
+    run_dps("variance", 25, 1, "lambda=1 gradient-clip=0 gradient-form=variance", true, 1, &off[0], &ratio[0]);
+    run_dps("variance", 400, 1, "lambda=1 gradient-clip=0 gradient-form=variance", true, 1, &off[1], &ratio[1]);
     CHECK(fabs(off[1] - off[2]) < 0.02); /* both forms are the same thing in the limit */
-    run_dps("score, half the scale", 100, 1, "lambda=1 gradient-scale=0.5", true, 0.5, &off[0], &ratio[0]);
-    run_dps("not guided", 100, 1, "lambda=1 gradient-scale=0", true, 0, &off[0], &ratio[0]);
+    run_dps("score, half the scale", 100, 1, "lambda=1 gradient-clip=0 gradient-scale=0.5", true, 0.5, &off[0],
+            &ratio[0]);
+    run_dps("not guided", 100, 1, "lambda=1 gradient-clip=0 gradient-scale=0", true, 0, &off[0], &ratio[0]);
     CHECK(fabs(off[0]) > 0.5);
     run_dps("direction, 0.3", 100, 1, "gradient-form=direction gradient-scale=0.3", false, 0, &off[0], &ratio[0]);
     run_dps("score, clipped at 0.2", 100, 1, "lambda=1 gradient-clip=0.2", false, 0, &off[0], &ratio[0]);
-    run_dps("score, last half", 100, 1, "lambda=1 gradient-start=0.5", false, 0, &off[0], &ratio[0]);
+    run_dps("score, last half", 100, 1, "lambda=1 gradient-clip=0 gradient-start=0.5", false, 0, &off[0], &ratio[0]);
 }
 
 static void test_refused(void) {
