@@ -13,8 +13,8 @@ typedef struct kac_optimizer_options {
     double lr, beta1, beta2, eps, weight_decay;
     double clip; /* of the gradient's L2 norm; 0: none */
     kac_lr_schedule schedule;
-    int64_t warmup, total; /* updates: linear from 0; the decay ends at `total` (0: never) */
-    double ema;            /* decay of the average of θ; 0: none */
+    int64_t warmup, total; /* updates: linear from 0, so that the first one has rate 0; the decay ends at `total` (0: never) */
+    double ema;            /* decay of the average of θ, less in the first updates: (1 + u) / (10 + u) at most; 0: none */
 } kac_optimizer_options;
 
 typedef struct kac_optimizer {

@@ -34,8 +34,8 @@ typedef struct kac_tune_method {
     void *(*state)(kac_trainer *tr, size_t *n_bytes);
 } kac_tune_method;
 
-const kac_tune_method *kac_tune_method_find(const char *name);   /* NULL when there is none */
-const kac_tune_method *const *kac_tune_method_list(void);        /* in the order of --help; ends with NULL */
+const kac_tune_method *kac_tune_method_find(const char *name); /* NULL when there is none */
+const kac_tune_method *const *kac_tune_method_list(void);      /* in the order of --help; ends with NULL */
 
 enum { KAC_REPORT_EXTRAS = 8 };
 
@@ -64,14 +64,20 @@ struct kac_trainer {
     uint64_t seed;
     int64_t round, update; /* finished so far */
     int batch, accum;      /* samples drawn at once; how many times before an update */
-    double cfg_scale;
+    int64_t n_round;       /* samples of a round: batch · accum, or what the method's open put here */
+    double
+        cfg_scale; /* --cfg-scale where the command has it, else 1; may be changed between open and the first round */
+    double kl, l2; /* weights of the regularisers: methods with a loss of their own add kl, the update adds l2 */
     struct kac_optimizer *optimizer; /* nn/optimizer.h */
-    kac_tune_report report;          /* being filled in */
+    float *start;                    /* [n_values] θ at the beginning; NULL without l2 */
+    int *order;             /* [n_prompts + 1] the pass over the prompts that is kept, and its prompts in order */
+    kac_tune_report report; /* being filled in */
     double reward_sum, reward_sum2, loss_sum, norm_sum;
     int n_updates; /* in this round */
 };
 
-/* batch, accum, lr, weight-decay, betas, clip, warm-up, schedule, ema, kl, l2, …; the command adds what it needs beside them. */
+/* batch, accum, lr, weight-decay, betas, clip, warm-up, schedule, ema, kl, l2, …; the command adds what it needs beside them. A schedule
+ * that decays ends at update lr-updates: a command that knows how many there will be sets it. */
 extern const kac_option_spec kac_trainer_options[];
 
 /* KAC_E_USAGE: a method that needs a gradient and a reward without one (names the methods that work), a solver without noise where the method
@@ -91,7 +97,8 @@ int kac_trainer_prompt(const kac_trainer *tr, int64_t i, int group);
 uint64_t kac_trainer_seed(const kac_trainer *tr, uint32_t stream);
 /* Uniform on (0, 1), of (seed, round, stream, i). */
 double kac_trainer_uniform(const kac_trainer *tr, uint32_t stream, int64_t i);
-/* Optimiser step with t->grads (the gradient of `loss`, a mean over samples), which are zero afterwards; the new θ is in use. */
+/* Optimiser step with t->grads (the gradient of `loss`, a mean over samples), which are zero afterwards; the new θ is in use. Adds the
+ * regulariser l2 · |θ − start|². */
 kac_status kac_trainer_update(kac_trainer *tr, double loss);
 void kac_trainer_note_rewards(kac_trainer *tr, const double *totals, int n);
 void kac_trainer_note(kac_trainer *tr, const char *name, double value); /* the last value of the round counts */
