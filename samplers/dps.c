@@ -35,6 +35,7 @@ static kac_status run(kac_particles *out, kac_process *process, kac_reward *rewa
     s.weightless = true;
     if (status == KAC_OK) status = kac_guidance_init(&g, &s, o, false);
     if (status == KAC_OK) status = sample(&s, &g, kac_options_real(o, "lambda"));
+    for (int i = 0; status == KAC_OK && i < s.n_groups; i++) s.running_log_z[i] = NAN; /* there is no estimate */
     if (status == KAC_OK) kac_swarm_finish(&s, out);
     kac_guidance_free(&g);
     kac_swarm_free(&s);

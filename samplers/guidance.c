@@ -27,6 +27,9 @@ kac_status kac_guidance_init(kac_guidance *g, kac_swarm *s, const kac_options *o
                         .weighted = weighted,
                         .scored = -1};
     if (g->scale == 0.0) return KAC_OK;
+    if (weighted && !s->process->stochastic)
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "guided steps can be weighed only where steps draw noise; take another "
+                                           "--sampling-method or --eta, or --gradient-scale 0");
     if (s->process->pull == NULL)
         return KAC_FAIL(KAC_E_UNSUPPORTED, "this process has no gradient; --gradient-scale 0 does without");
     if (s->reward->grad == NULL)

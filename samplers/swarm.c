@@ -198,6 +198,21 @@ kac_status kac_swarm_resample(kac_swarm *s, int i_step, double threshold, kac_sc
     return n_moved > 0 ? s->process->copy(s->process, s->from, s->to, n_moved) : KAC_OK;
 }
 
+kac_status kac_swarm_move(kac_swarm *s) {
+    int n_moved = 0;
+    for (int g = 0; g < s->n_groups; g++) {
+        const int first = g * s->n_per_group;
+        for (int i = first; i < first + s->n_per_group; i++) {
+            if (first + s->ancestors[i] == i) continue;
+            s->from[n_moved] = first + s->ancestors[i];
+            s->to[n_moved++] = i;
+            s->resampled[g] = true;
+        }
+        gather(s, g);
+    }
+    return n_moved > 0 ? s->process->copy(s->process, s->from, s->to, n_moved) : KAC_OK;
+}
+
 kac_status kac_swarm_report(kac_swarm *s, int i_step, bool scored) {
     if (s->events == NULL || s->events->on_step == NULL) return KAC_OK;
     const int k = s->n_per_group;

@@ -60,6 +60,9 @@ kac_status kac_swarm_check_rewards(const kac_swarm *s, int i_step);
 /* Where ESS < threshold · k (threshold 1: wherever weights differ) draws ancestors, moves the particles, adds to log_z
  * and resets log_w. Threshold 0 never resamples. */
 kac_status kac_swarm_resample(kac_swarm *s, int i_step, double threshold, kac_scheme scheme);
+/* Every particle becomes its ancestor as the caller has filled them in; what happens to weights is the caller's. After kac_swarm_resample
+ * with threshold 0. */
+kac_status kac_swarm_move(kac_swarm *s);
 /* One event per group, of what kac_swarm_resample found and did: it must have been called for this step, if with threshold 0. */
 kac_status kac_swarm_report(kac_swarm *s, int i_step, bool scored);
 /* x' ~ p(· | x) for all, weights of a proposal (unless weightless), checkpoint, cancellation. */

@@ -24,7 +24,7 @@ typedef struct kac_particles {
     int n_groups, n_per_group;
     double *log_weights; /* not normalised, per slot */
     double *rewards;     /* final raw rewards r(x_0), per slot */
-    double *log_z;       /* estimate of log E[exp(λ r(x_0))], per group */
+    double *log_z;       /* estimate of log E[exp(λ r(x_0))], per group; NAN: the method has none */
     int *eves;           /* root ancestor (particle index), per slot */
 } kac_particles;
 

@@ -46,7 +46,7 @@ refuses 2 "cfg-scale" generate x --cfg-scale nan
 refuses 2 "cfg-scale" generate x --cfg-scale 1e999
 refuses 2 "eta" generate x --eta 2
 refuses 2 "did you mean fk?" generate x --steer fkk
-refuses 2 "an option of --steer best-of-n|fk|dps" generate x --steer none --lambda 2
+refuses 2 "an option of --steer best-of-n|fk|dps|tds|das|is|svdd" generate x --steer none --lambda 2
 refuses 2 "sampling-method" generate x --sampling-method ddmi
 refuses 2 "ddim with --eta 1" generate x --eta 0 -o "$dir/run"
 refuses 2 "heun draws none" generate x --sampling-method heun -o "$dir/run"

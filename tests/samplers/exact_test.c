@@ -26,13 +26,15 @@ static void tilted_membership(const exact_answer *a, const double *x, double *ou
 
 typedef kac_status runner(kac_particles *out, kac_process *p, kac_reward *r, const void *how, double lambda);
 
-/* A method as its option line. */
+/* A method as "name: its option line"; without a name it is fk. */
 static kac_status run_method(kac_particles *out, kac_process *p, kac_reward *r, const void *how, double lambda) {
-    kac_options *o = exact_options("fk", how);
-    char text[32];
+    const char *line = how, *colon = strchr(line, ':');
+    char text[32], method[32] = "fk";
+    if (colon != NULL) snprintf(method, sizeof method, "%.*s", (int)(colon - line), line);
+    kac_options *o = exact_options(method, colon == NULL ? line : colon + 1);
     snprintf(text, sizeof text, "%g", lambda);
     CHECK_OK(kac_options_set(o, "lambda", text));
-    const kac_status status = kac_method_find("fk")->run(out, p, r, NULL, o, 77);
+    const kac_status status = kac_method_find(method)->run(out, p, r, NULL, o, 77);
     kac_options_destroy(o);
     return status;
 }
@@ -79,6 +81,32 @@ static bool agrees_with_target(runner *run, const void *how, const exact_answer 
 
 #define EVERY_STEP "score-every=1 score-start=0 score-end=19 "
 #define FEW_STEPS "score-steps=10,15,18 "
+
+/* Guided proposals and further methods, all with the same target; and those whose law is not exact, which the same check must tell. */
+static void test_methods(void) {
+    static const char *const exact[] = {
+        EVERY_STEP "gradient-scale=1",
+        "fk: score-steps=10,15 gradient-scale=1 gradient-form=score gradient-clip=0.5",
+        "tds:",
+        "tds: ess-threshold=0.5 gradient-clip=0.5 gradient-end=0.7",
+        "tds: gradient-form=direction gradient-scale=0.3",
+        "das:",
+        "das: tempering=linear tempering-start=0.2 gradient-clip=0.7",
+        "das: tempering=none gradient-scale=0",
+        "is:",
+        "is: gradient-scale=0.7 gradient-clip=0.5",
+    };
+    for (int i = 0; i < KAC_COUNT_OF(exact); i++)
+        CHECK(agrees_with_target(run_method, exact[i], &exact_answers[0], 16, 2000, 0.06));
+    CHECK(agrees_with_target(run_method, "svdd: candidates=4", &exact_answers[0], 16, 2000, 0.15));
+    CHECK(agrees_with_target(run_method, "svdd: candidates=20", &exact_answers[0], 16, 4000, 0.15));
+    CHECK(agrees_with_target(run_method, "das: tempering=linear tempering-start=0.75", &exact_answers[1], 16, 4000,
+                             0.06));
+    CHECK(!agrees_with_target(run_method, "dps:", &exact_answers[0], 16, 2000, 0.06));
+    CHECK(!agrees_with_target(run_method, "svdd: candidates=4 carry=false", &exact_answers[0], 16, 2000, 0.06));
+    CHECK(!agrees_with_target(run_method, "svdd: candidates=20 choice=best carry=false", &exact_answers[0], 16, 4000,
+                              0.06));
+}
 
 static void test_target(void) {
     CHECK(agrees_with_target(run_method, EVERY_STEP "potential=difference", &exact_answers[0], 16, 2000, 0.06));
@@ -135,6 +163,16 @@ static kac_status wavy_score(kac_reward *r, kac_process *p, const int *slots, in
     return KAC_OK;
 }
 
+static kac_status wavy_grad(kac_reward *r, kac_process *p, const int *slots, int n, kac_stage stage, double *out,
+                            float *d_state) {
+    KAC_TRY(wavy_score(r, p, slots, n, stage, out));
+    for (int i = 0; i < n; i++) {
+        const double x = *kac_mixture_point(p, slots[i], stage);
+        d_state[i] = (float)(-0.8 * (x - 1.5) + 0.9 * cos(3.0 * x));
+    }
+    return KAC_OK;
+}
+
 typedef struct quadrature {
     double eta, log_z, reward, x, above_two, base_reward;
 } quadrature;
@@ -155,14 +193,14 @@ static kac_mixture *ddim_mixture(double eta, int n_groups, int k) {
     return m;
 }
 
-static void test_quadrature(const quadrature *q) {
+static void test_quadrature(const quadrature *q, const char *method, const char *line) {
     enum { GROUPS = 6000, K = 16 };
     kac_mixture *m = ddim_mixture(q->eta, GROUPS, K);
     kac_process *p = kac_mixture_process(m);
-    kac_reward reward = {.name = "wavy", .score = wavy_score};
+    kac_reward reward = {.name = "wavy", .score = wavy_score, .grad = wavy_grad};
     kac_particles out = {0};
     exact_mean z = {0}, zr = {0}, zx = {0}, above = {0}, base = {0};
-    if (CHECK_OK(exact_run(&out, p, &reward, NULL, "fk", "lambda=1.5 score-every=1 score-start=0 score-end=11", 3))) {
+    if (CHECK_OK(exact_run(&out, p, &reward, NULL, method, line, 3))) {
         for (int g = 0; g < GROUPS; g++) {
             double w[K], sums[3] = {0};
             const double ratio = exp(out.log_z[g] - q->log_z);
@@ -183,7 +221,7 @@ static void test_quadrature(const quadrature *q) {
     if (CHECK_OK(exact_run(&out, p, &reward, NULL, "none", "", 3)))
         for (int i = 0; i < GROUPS * K; i++) exact_add(&base, out.rewards[i]);
     kac_particles_free(&out);
-    printf("1-D DDIM, eta %g, %d groups of %d\n", q->eta, GROUPS, K);
+    printf("1-D DDIM, eta %g, %d groups of %d, %s %s\n", q->eta, GROUPS, K, method, line);
     CHECK(exact_agrees(&z, 1.0, 5, 0.06, "E Z-hat / Z"));
     CHECK(exact_agrees(&zr, q->reward, 5, 0.03, "E Z-hat r-hat / Z"));
     CHECK(exact_agrees(&zx, q->x, 5, 0.06, "E Z-hat x-hat / Z"));
@@ -267,8 +305,20 @@ int main(void) {
     test_unbiased("fk", "lambda=1 " EVERY_STEP, 8, 10000);
     test_unbiased("fk", "lambda=1 potential=max resampling=ssp ess-threshold=1", 4, 10000);
     test_unbiased("best-of-n", "lambda=1", 4, 20000);
-    test_quadrature(&(quadrature){1.0, -1.09307392, -.21268466, 1.36283307, .2463, -2.51795009});
-    test_quadrature(&(quadrature){0.5, -1.10292300, -.21985246, 1.36960519, .2539, -2.49917268});
+    test_unbiased("tds", "lambda=1 gradient-clip=0.5", 4, 10000);
+    test_unbiased("das", "lambda=1", 4, 10000);
+    test_unbiased("svdd", "lambda=1", 4, 10000);
+    test_unbiased("svdd", "lambda=1 candidates=2", 4, 10000);
+    static const quadrature full = {1.0, -1.09307392, -.21268466, 1.36283307, .2463, -2.51795009},
+                            half = {0.5, -1.10292300, -.21985246, 1.36960519, .2539, -2.49917268};
+    test_quadrature(&full, "fk", "lambda=1.5 score-every=1 score-start=0 score-end=11");
+    test_quadrature(&half, "fk", "lambda=1.5 score-every=1 score-start=0 score-end=11");
+    test_quadrature(&full, "tds", "lambda=1.5 gradient-clip=0.5");
+    test_quadrature(&half, "tds", "lambda=1.5 gradient-clip=0.5");
+    test_quadrature(&full, "das", "lambda=1.5 gradient-clip=0.5");
+    test_quadrature(&half, "svdd", "lambda=1.5 candidates=4");
+    test_quadrature(&half, "is", "lambda=1.5 gradient-scale=0.5 gradient-clip=0.3");
+    test_methods();
     test_mistakes();
     return check_done();
 }

@@ -163,6 +163,17 @@ static void test_lambda_zero(void) {
     CHECK(plain.log_z[0] == 0.0 && plain.log_w[3] == 0.0);
     const result best = run_setup((setup){.method = "best-of-n", .line = "lambda=0"});
     CHECK(same_bits(&plain, &best));
+    static const char *const others[][2] = {{"tds", "lambda=0 ess-threshold=1"},
+                                            {"das", "lambda=0"},
+                                            {"is", "lambda=0 gradient-scale=1"},
+                                            {"fk", "lambda=0 gradient-scale=1"},
+                                            {"svdd", "lambda=0 candidates=1"}};
+    for (int i = 0; i < KAC_COUNT_OF(others); i++) {
+        const result steered = run_setup((setup){.method = others[i][0], .line = others[i][1]});
+        if (!CHECK(same_bits(&plain, &steered))) printf("  with %s\n", others[i][0]);
+    }
+    const result unmoved = run_setup((setup){.method = "dps", .line = "lambda=0"}); /* it has no estimate of log Z */
+    CHECK(memcmp(plain.x, unmoved.x, sizeof plain.x) == 0 && isnan(unmoved.log_z[0]));
     const result steered = run_setup((setup){.method = "fk", .line = "lambda=2 score-every=1"});
     CHECK(!same_bits(&plain, &steered));
 }
@@ -221,6 +232,19 @@ static result run_shifted(shifted *s, setup u) {
     s->reward.self = s;
     u.reward = &s->reward;
     return run_setup(u);
+}
+
+/* Guided steps weigh only where they draw noise; candidates must fit. */
+static void test_refused_guidance(void) {
+    static const char *const methods[] = {"tds", "das"};
+    for (int i = 0; i < KAC_COUNT_OF(methods); i++) {
+        result r = run_setup((setup){.kernel = "ddim", .eta = 0, .method = methods[i], .line = ""});
+        CHECK_FAILS(r.status, KAC_E_UNSUPPORTED, "draw noise");
+        r = run_setup((setup){.kernel = "ddim", .eta = 0, .method = methods[i], .line = "lambda=1 gradient-scale=0"});
+        CHECK_OK(r.status);
+    }
+    const result r = run_setup((setup){.method = "svdd", .line = "candidates=3"});
+    CHECK_FAILS(r.status, KAC_E_USAGE, "3 does not divide the 8 particles");
 }
 
 /* r + c moves log Z by lambda c and nothing else. */
@@ -426,6 +450,7 @@ int main(void) {
     test_importance();
     test_groups();
     test_shift();
+    test_refused_guidance();
     test_not_finite();
     test_potentials();
     test_score_steps();
@@ -435,6 +460,11 @@ int main(void) {
     test_checkpoints("fk", "lambda=2 score-every=3 potential=sum", "ddim", 0);
     test_checkpoints("none", "", "exact", 0);
     test_checkpoints("best-of-n", "lambda=1", "ddim", 1);
+    test_checkpoints("dps", "lambda=2", "ddim", 0);
+    test_checkpoints("tds", "lambda=2 ess-threshold=0.7", "exact", 0);
+    test_checkpoints("das", "lambda=2", "ddim", 0.7);
+    test_checkpoints("is", "lambda=2 gradient-scale=1", "ddim", 1);
+    test_checkpoints("svdd", "lambda=2 candidates=4", "exact", 0);
     test_damaged_checkpoint();
     test_genealogy();
     test_methods();

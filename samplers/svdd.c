@@ -1,0 +1,133 @@
+/* SVDD, soft value-based decoding (Li et al. 2024): a chain looks at M candidates for its next state and goes on from one of them, drawn by
+ * exp(lambda v), v = r(x0-hat). The particles of a group are candidates of n / M chains, which do not see each other; those of the last step
+ * are all kept.
+ *
+ * As published a chain forgets how good its candidates were, and what comes out is biased for any M. Carried, each chain has the weight
+ * Π mean_m exp(lambda v_m) / exp(lambda v of the state before): particles with a nested proposal, so target and estimate of Z are those of
+ * fk. The released code takes the best candidate instead of drawing one: --choice best. */
+#include "base/base.h"
+#include "samplers/gaussian.h"
+#include "samplers/methods.h"
+#include "samplers/swarm.h"
+#include <kac/rng.h>
+#include <math.h>
+#include <string.h>
+
+static const kac_option_spec options[] = {
+    KAC_OPTION_LAMBDA,
+    {"candidates", 0, KAC_OPT_INT, NULL, 1, 1000000, NULL, "M",
+     "of each chain; --particles is a multiple of it (default: all particles, one chain)", false},
+    {"choice", 0, KAC_OPT_CHOICE, "draw", 0, 0, "draw|best", NULL, "which candidate goes on; best: exact no more",
+     false},
+    {"carry", 0, KAC_OPT_BOOL, "true", 0, 0, NULL, NULL, "weigh chains by their candidates; off: as published, biased",
+     false},
+    KAC_OPTIONS_END};
+
+typedef struct svdd {
+    kac_swarm swarm;
+    double lambda;
+    int n_candidates;
+    bool best, carry;
+    double *chain_w; /* [n / n_candidates] log-weight of each chain */
+    double *scratch; /* [n_candidates] */
+} svdd;
+
+/* Which of the candidates in slots first … goes on. */
+static int choose(svdd *v, int i_step, int first) {
+    const kac_swarm *s = &v->swarm;
+    const kac_key key = {s->seed, KAC_PURPOSE_RESAMPLE, (uint32_t)i_step};
+    int chosen = 0;
+    if (v->best) {
+        for (int i = 1; i < v->n_candidates; i++)
+            if (s->rewards[first + i] > s->rewards[first + chosen]) chosen = i;
+        return chosen;
+    }
+    for (int i = 0; i < v->n_candidates; i++) v->scratch[i] = v->lambda * s->rewards[first + i];
+    kac_log_weights_normalise(v->scratch, v->scratch, v->n_candidates);
+    const double u = kac_rng_uniform(key, (uint32_t)(first / s->n_per_group), (uint32_t)(first % s->n_per_group));
+    for (double sum = v->scratch[0]; chosen + 1 < v->n_candidates && sum <= u;) sum += v->scratch[++chosen];
+    return chosen;
+}
+
+/* log_w of every candidate: its chain's and its own. */
+static void weigh(svdd *v) {
+    kac_swarm *s = &v->swarm;
+    for (int i = 0; i < s->n; i++) {
+        const double value = v->lambda * s->rewards[i];
+        s->log_w[i] = v->carry ? v->chain_w[i / v->n_candidates] + value - s->memory[i] : 0.0;
+        s->memory[i] = value;
+    }
+}
+
+/* Every chain goes on from one candidate, in all its slots. */
+static kac_status select_all(svdd *v, int i_step) {
+    kac_swarm *s = &v->swarm;
+    for (int first = 0; first < s->n; first += v->n_candidates) {
+        const int chosen = first % s->n_per_group + choose(v, i_step, first);
+        double *chain_w = &v->chain_w[first / v->n_candidates];
+        if (v->carry) *chain_w = kac_log_weights_log_mean(s->log_w + first, v->n_candidates);
+        for (int i = first; i < first + v->n_candidates; i++) {
+            s->ancestors[i] = chosen;
+            s->log_w[i] = *chain_w; /* saved with a checkpoint */
+        }
+    }
+    return kac_swarm_move(s);
+}
+
+static kac_status sample(svdd *v) {
+    kac_swarm *s = &v->swarm;
+    const int n_steps = s->process->n_steps;
+    int i_step;
+    KAC_TRY(kac_swarm_start(s, &i_step));
+    for (int i = 0; i < s->n && i_step > 0; i++) v->chain_w[i / v->n_candidates] = s->log_w[i];
+    for (; i_step < n_steps; i_step++) {
+        KAC_TRY(kac_swarm_predict(s, i_step));
+        KAC_TRY(kac_swarm_score(s, i_step, KAC_STAGE_PREDICTED));
+        weigh(v);
+        KAC_TRY(kac_swarm_resample(s, i_step, 0.0, KAC_RESAMPLE_SYSTEMATIC));
+        KAC_TRY(select_all(v, i_step));
+        KAC_TRY(kac_swarm_report(s, i_step, true));
+        KAC_TRY(kac_swarm_step(s, i_step));
+    }
+    KAC_TRY(kac_swarm_score(s, n_steps, KAC_STAGE_FINAL));
+    weigh(v);
+    KAC_TRY(kac_swarm_resample(s, n_steps, 0.0, KAC_RESAMPLE_SYSTEMATIC));
+    return kac_swarm_report(s, n_steps, true);
+}
+
+static kac_status prepare(svdd *v, const kac_options *o) {
+    const int k = v->swarm.n_per_group;
+    v->lambda = kac_options_real(o, "lambda");
+    v->n_candidates = kac_options_given(o, "candidates") ? (int)kac_options_int(o, "candidates") : k;
+    v->best = strcmp(kac_options_text(o, "choice"), "best") == 0;
+    v->carry = kac_options_bool(o, "carry");
+    if (k % v->n_candidates != 0)
+        return KAC_FAIL(KAC_E_USAGE, "--candidates %d does not divide the %d particles of a prompt", v->n_candidates,
+                        k);
+    v->chain_w = kac_alloc((size_t)(v->swarm.n / v->n_candidates) * sizeof *v->chain_w);
+    v->scratch = kac_alloc((size_t)v->n_candidates * sizeof *v->scratch);
+    return v->chain_w == NULL || v->scratch == NULL ? KAC_E_MEMORY : KAC_OK;
+}
+
+static kac_status run(kac_particles *out, kac_process *process, kac_reward *reward, kac_events *events,
+                      const kac_options *o, uint64_t seed) {
+    if (reward == NULL) return KAC_FAIL(KAC_E_USAGE, "svdd needs a reward to choose by; add --reward");
+    svdd v = {0};
+    kac_status status = kac_swarm_init(&v.swarm, process, reward, events, seed);
+    if (status == KAC_OK) status = prepare(&v, o);
+    if (status == KAC_OK) status = sample(&v);
+    for (int g = 0; status == KAC_OK && g < v.swarm.n_groups; g++)
+        if (!v.carry || v.best) v.swarm.running_log_z[g] = NAN; /* there is no estimate */
+    if (status == KAC_OK) kac_swarm_finish(&v.swarm, out);
+    kac_swarm_free(&v.swarm);
+    kac_free(v.chain_w);
+    kac_free(v.scratch);
+    return status;
+}
+
+const kac_method kac_method_svdd = {
+    .name = "svdd",
+    .summary = "chains that choose among candidates at every step; carried and drawn, exact: base × exp(λ r)",
+    .options = options,
+    .run = run,
+    .needs_density = true};
