@@ -117,6 +117,24 @@ def mps(dtype):
     return by_pixels(lambda x, prompt: model.score(prepare(x, golden_rewards.EDGE, floor=True), encode(prompt), encode(golden_rewards.MPS_CONDITION)), dtype)
 
 
+def jpeg_size(dtype):
+    """The bits of all blocks, with the modules of tools/train_jpeg_size.py and the shipped weights."""
+    from safetensors.torch import load_file
+    import train_jpeg_size as tool
+    size = tool.Size(tool.Half(), tool.Half(), 0.0).to(dtype)
+    tensors = load_file(ROOT / "weights/jpeg-size/model.safetensors")
+    for name in ("luma", "chroma"):
+        getattr(size, name).load_state_dict({k[len(name) + 1:]: v for k, v in tensors.items() if k.startswith(name + ".")})
+    for plane in "ybr":  # as stored: rounded to float32
+        getattr(size, "dct_" + plane).copy_(tensors[f"dct.{plane}.weight"].reshape(64, 64, 3))
+    size.shift.copy_(tensors["dct.y.bias"])
+
+    def score(x, prompt):
+        more = [-n % 16 for n in x.shape[1:]]
+        return size(torch.nn.functional.pad(x[None], (0, more[1], 0, more[0]), mode="replicate")[0]) * 8
+    return by_pixels(score, dtype)
+
+
 # ---- preprocessing ----
 
 def preprocess(filter):
@@ -154,7 +172,8 @@ def clip_text(dtype):
     return {"seed": seed, **{"d." + k: g for k, g in zip(weights, grads)}}
 
 
-CASES = {"clip": clip, "aesthetic": aesthetic, "image_reward": image_reward, "mps": mps, "bicubic": preprocess(InterpolationMode.BICUBIC),
+CASES = {"clip": clip, "aesthetic": aesthetic, "image_reward": image_reward, "mps": mps, "jpeg_size": jpeg_size,
+         "bicubic": preprocess(InterpolationMode.BICUBIC),
          "bilinear": preprocess(InterpolationMode.BILINEAR), "clip_text": clip_text}
 
 

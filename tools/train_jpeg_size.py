@@ -2,7 +2,7 @@
 """Fits weights/jpeg-size: a small network whose sum over 8x8 blocks is the size of a picture as a JPEG (quality 95, 4:2:0, standard Huffman
 tables), so that the size has a derivative.
 
-    tools/train_jpeg_size.py --photos DIR --out weights/jpeg-size [--emoji DIR] [--samples DIR]
+    tools/train_jpeg_size.py --emoji DIR --out weights/jpeg-size [--digits FILE.gz] [--samples DIR]
 
     luma     patches [64, 3] of 8x8 pixels          -> dct.y         (a fixed linear layer: YCbCr, DCT, divided by the quantiser's steps)
     chroma   patches of the picture halved by means -> dct.b, dct.r  (the same)
@@ -11,11 +11,12 @@ tables), so that the size has a derivative.
 gelu(c) + gelu(-c) = c erf(c / sqrt 2) is a smooth |c| that is flat around 0, where the quantiser rounds to nothing. Targets are the bits that
 libjpeg spends on a block, counted from its Huffman tables; real files are what the model card's numbers are measured on.
 
-Photographs: those of scikit-image's wheel that are in the public domain or CC0 (--photos WHEEL/skimage/data): chelsea, grass, gravel, brick,
-hubble to fit; astronaut, coffee, rocket, camera held out. Emoji: Noto (OFL), the last fifth held out. The rest is made here: leaves of all sizes
-over each other, noise of all spectra, ramps, text-like strokes. The shapes that the shipped model draws are held out altogether (--samples)."""
+Fitted to emoji (Noto, OFL; the last fifth is held out) and to pictures made here: leaves of all sizes over each other, flat or textured, shaded and
+blurred as photographs are; noise of all spectra; ramps; strokes. Kinds that are held out altogether: landscapes of fractal hills under light and
+haze, digits (MNIST, --digits: the IDX file of pictures), and what the shipped model draws (--samples)."""
 import argparse
 import glob
+import gzip
 import io
 import json
 import math
@@ -27,8 +28,6 @@ from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
 QUALITY, SCALES, HIDDEN = 95, (1.0, 0.25, 0.04), 32
-FIT_PHOTOS = ("chelsea.png", "grass.png", "gravel.png", "brick.png", "hubble_deep_field.jpg")
-HELD_OUT_PHOTOS = ("astronaut.png", "coffee.png", "rocket.jpg", "camera.png")
 
 
 # ---- what libjpeg does ----
@@ -160,18 +159,49 @@ def strokes(rng, side):
     return np.asarray(picture, np.float64)
 
 
+def blurred(x, sigma):
+    """By a Gaussian, around the edges."""
+    f = np.fft.fftfreq(len(x))[:, None] ** 2 + np.fft.rfftfreq(x.shape[1])[None] ** 2
+    filter = np.exp(-2 * (math.pi * sigma) ** 2 * f)
+    return np.stack([np.fft.irfft2(np.fft.rfft2(x[..., i]) * filter, x.shape[:2]) for i in range(3)], -1)
+
+
+def natural(rng, side):
+    """Textured, shaded leaves out of focus."""
+    x, grain = leaves(rng, side), spectrum(rng, side)
+    x = x + (grain - grain.mean()) / (grain.std() + 1e-9) * rng.uniform(0, 25) * (leaves(rng, side)[..., :1] / 255) ** 2
+    light = ramp(rng, side)
+    return blurred(x * (1 + rng.uniform(0, 1) * (light / 255 - 0.5)), 10 ** rng.uniform(-1, 0.5)) + rng.normal(size=x.shape) * rng.uniform(0, 4)
+
+
+def landscape(rng, side):
+    """Fractal hills, ridge behind ridge, under light and haze."""
+    y, x = np.mgrid[:side, :side] / side
+    sky, haze = rng.uniform(90, 255, 3), rng.uniform(120, 230, 3)
+    out = sky + (haze - sky) * y[..., None]
+    f = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]) + 0.5 / side
+    for layer in range(4):
+        height = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(side, side))) / f ** rng.uniform(1.2, 1.8), (side, side))
+        height /= height.std()
+        slope = np.gradient(height)
+        light = np.clip(0.6 + rng.uniform(1, 4) * (slope[0] * rng.normal() + slope[1] * rng.normal()), 0, 1.4)
+        ground = light[..., None] * rng.uniform(20, 200, 3) * (0.3 + 0.7 * (layer + 1) / 4) + haze * 0.6 * (3 - layer) / 3
+        ridge = 0.3 + 0.18 * layer + 0.06 * height[0]
+        out = np.where((y > ridge[None])[..., None], ground, out)
+    return out
+
+
+def digits(path, n):
+    """32x32, as they are."""
+    raw = np.frombuffer(gzip.open(path).read(), np.uint8, offset=16).reshape(-1, 28, 28)[:n].astype(np.float64)
+    return [np.repeat(np.pad(x, 2)[..., None], 3, 2) for x in raw]
+
+
 class Pictures:
-    def __init__(self, photos, emoji, held_out):
-        self.photos = [np.asarray(Image.open(os.path.join(photos, n)).convert("RGB")) for n in (HELD_OUT_PHOTOS if held_out else FIT_PHOTOS)]
+    def __init__(self, emoji, held_out):
         names = sorted(glob.glob(os.path.join(emoji, "*.png")))
         cut = len(names) * 4 // 5
         self.emoji = names[cut:] if held_out else names[:cut]
-
-    def photo(self, rng, side):
-        p = self.photos[int(rng.integers(len(self.photos)))]
-        n = int(min(side * 2 ** rng.uniform(0, 2), *p.shape[:2]))
-        y, x = (int(rng.integers(0, p.shape[i] - n + 1)) for i in range(2))
-        return np.asarray(Image.fromarray(p[y:y + n, x:x + n]).resize((side, side), Image.Resampling.BICUBIC), np.float64)
 
     def drawn(self, rng, side):
         picture = Image.new("RGBA", (side, side), tuple(int(v) for v in rng.integers(0, 256, 3)) + (255,))
@@ -179,12 +209,11 @@ class Pictures:
             one = Image.open(self.emoji[int(rng.integers(len(self.emoji)))]).convert("RGBA")
             n = int(side * rng.uniform(0.3, 1.2))
             one = one.resize((n, n), Image.Resampling.BICUBIC)
-            picture.alpha_composite(Image.new("RGBA", picture.size), (0, 0))
             picture.paste(one, tuple(int(v) for v in rng.integers(-n // 3, side - n // 2, 2)), one)
         return np.asarray(picture.convert("RGB"), np.float64)
 
     def any(self, rng, side):
-        kind = rng.choice([self.photo, self.drawn, leaves, spectrum, ramp, strokes], p=[0.3, 0.2, 0.2, 0.15, 0.05, 0.1])
+        kind = rng.choice([natural, self.drawn, leaves, spectrum, ramp, strokes], p=[0.3, 0.2, 0.2, 0.15, 0.05, 0.1])
         x = kind(rng, side)
         if rng.random() < 0.3:  # contrast
             x = (x - x.mean()) * rng.uniform(0.05, 1.5) + x.mean()
@@ -329,30 +358,33 @@ def save(size, folder, report):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--photos", required=True)
     p.add_argument("--emoji", required=True)
+    p.add_argument("--digits", default="", help="MNIST's t10k-images-idx3-ubyte.gz, to measure on")
     p.add_argument("--samples", default="", help="a folder of PNGs that the shipped model drew, to measure on")
     p.add_argument("--out", default="weights/jpeg-size")
-    p.add_argument("--pictures", type=int, default=1500)
-    p.add_argument("--steps", type=int, default=12000)
+    p.add_argument("--pictures", type=int, default=900)
+    p.add_argument("--steps", type=int, default=10000)
     p.add_argument("--threads", type=int, default=1)
     o = p.parse_args()
     torch.set_num_threads(o.threads)
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    source, other = Pictures(o.photos, o.emoji, False), Pictures(o.photos, o.emoji, True)
+    source, other = Pictures(o.emoji, False), Pictures(o.emoji, True)
     seen = [source.any(rng, int(rng.choice([32, 64, 96, 128, 160]))) for _ in range(o.pictures)]
     flat = np.full((64, 64, 3), 128, np.uint8)
     constant = jpeg_bytes(flat) - sum(bits_of(c, min(i, 1)).sum() for i, c in enumerate(coefficients(flat, True))) / 8
     own = [np.asarray(Image.open(n).convert("RGB"), np.float64) for n in sorted(glob.glob(os.path.join(o.samples, "**", "*.png"), recursive=True))] if o.samples else []
     own = [x for x in own if x.shape[0] % 16 == 0 and x.shape[1] % 16 == 0]
-    held = {"photographs": [other.photo(rng, int(rng.choice([64, 128, 256]))) for _ in range(60)],
+    held = {"landscapes": [np.clip(landscape(rng, int(rng.choice([64, 128, 256]))), 0, 255) for _ in range(60)],
             "emoji": [other.drawn(rng, int(rng.choice([64, 96, 128]))) for _ in range(60)],
-            "leaves": [leaves(rng, 128) for _ in range(40)], "noise": [np.clip(spectrum(rng, 128), 0, 255) for _ in range(40)]}
+            "textured leaves": [np.clip(natural(rng, 128), 0, 255) for _ in range(40)],
+            "noise": [np.clip(spectrum(rng, 128), 0, 255) for _ in range(40)]}
+    if o.digits:
+        held["digits"] = digits(o.digits, 60)
     if own:
         held["samples of shapes-64"] = own
     check = [jpeg_bytes(np.rint(x).astype(np.uint8)) / (constant + sum(bits_of(c, min(i, 1)).sum() for i, c in enumerate(coefficients(np.rint(x), True))) / 8)
-             for x in held["photographs"]]
+             for x in held["landscapes"]]
     print(f"constant {constant:.1f} bytes; counted bits explain real files within {min(check):.4f} ... {max(check):.4f}")
     size = Size(Half(), Half(), float(constant))
     (cy, by), (cc, bc) = gather(seen)

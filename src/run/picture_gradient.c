@@ -3,6 +3,10 @@
 #include <math.h>
 #include <string.h>
 
+/* Up to so many numbers in a result of the decoder's last level all of them are kept, not computed again: 32 pictures of the shipped decoder.
+ * By shapes alone, so that a plan run knows. */
+enum { KEPT_NUMBERS = 1 << 21 };
+
 const char *kac_reward_set_no_grad(const kac_reward_set *s) {
     for (int i = 0; i < s->n; i++)
         if (s->parts[i]->grad == NULL) return s->parts[i]->name;
@@ -88,6 +92,11 @@ static kac_status through_tape(kac_grad_tape *t, kac_reward_set *s, const kac_co
     kac_ctx *c = t->c;
     kac_tensor images = {0}, d_images;
     KAC_TRY(kac_tape_watch(t, states, d_states));
+    const kac_codec_config *cfg = codec == NULL ? NULL : kac_codec_config_of(codec);
+    if (cfg != NULL && kac_tensor_count(states) / cfg->latent_channels * cfg->factor * cfg->factor *
+                               cfg->channels_decoder[cfg->n_blocks_decoder - 1] <=
+                           KEPT_NUMBERS)
+        kac_tape_keep_segments(t);
     kac_tape_start(t);
     const kac_status status = show(&images, c, codec, states);
     kac_tape_stop(t);

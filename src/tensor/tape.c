@@ -340,6 +340,10 @@ kac_status kac_tape_watch(kac_grad_tape *t, kac_tensor x, kac_tensor grad) {
     return node_add(t, &id, x, grad.data);
 }
 
+void kac_tape_keep_segments(kac_grad_tape *t) {
+    t->tape.segment = NULL;
+}
+
 void kac_tape_start(kac_grad_tape *t) {
     KAC_ASSERT(t->c->tape == NULL);
     t->c->tape = &t->tape;

@@ -48,6 +48,8 @@ void kac_tape_close(kac_grad_tape *t); /* a zeroed tape is fine */
 
 /* dL/dx is wanted, added to grad: f32 of x's shape, contiguous as x, the caller's. For a weight: kac_weight_identity(w). */
 kac_status kac_tape_watch(kac_grad_tape *t, kac_tensor x, kac_tensor grad);
+/* Records the ops of segments one by one, so that nothing runs twice: where memory is no matter. Before start. */
+void kac_tape_keep_segments(kac_grad_tape *t);
 void kac_tape_start(kac_grad_tape *t);
 void kac_tape_stop(kac_grad_tape *t);
 /* dL/dy += grad (f32, contiguous). Nothing when y does not depend on anything watched. y is a result or a dense part of one. */

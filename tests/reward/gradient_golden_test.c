@@ -123,6 +123,27 @@ static void test_aesthetic(void) {
     kac_free(spec);
 }
 
+/* The file has the derivative of bits, the reward that of kB. */
+static void test_jpeg_size(void) {
+    given v;
+    kac_image_reward *r = NULL;
+    if (!open_given(&v, "jpeg_size")) return;
+    if (CHECK_OK(kac_image_reward_open(&r, &v.c, "incompressibility=weights/jpeg-size")))
+        for (int i = 0; i < 2; i++) {
+            kac_tensor x = picture_of(&v, i), d;
+            double out;
+            CHECK_OK(kac_take(&d, &v.c.run, KAC_F32, 4, x.shape));
+            if (!CHECK_OK(kac_image_reward_grad(r, x, &i, &out, d))) continue;
+            for (int64_t k = 0; k < kac_tensor_count(d); k++) ((float *)d.data)[k] *= 8000;
+            check_gradient(&v, shown[i].d, d.data, kac_tensor_count(d), true);
+            const double kb = (625 + (double)numbers(&v, "value")[i] / 8) / 1000; /* and how close the network is */
+            printf("  %-14s %-22s %.3f kB, the network says %.3f\n", v.name, shown[i].name, out, kb);
+            CHECK_NEAR(kb, out, 0.05 * out);
+        }
+    kac_image_reward_close(r);
+    close_given(&v);
+}
+
 /* ---- preprocessing ---- */
 
 static kac_status carry_back(given *v, kac_grad_tape *t, const kac_preprocess *p, int i, kac_tensor x, kac_tensor d) {
@@ -224,6 +245,7 @@ int main(void) {
     test_aesthetic();
     test_scored("image_reward", "image-reward", bert, 1);
     test_scored("mps", "mps", shapes, 3);
+    test_jpeg_size();
     test_preprocess("bicubic", KAC_RESIZE_BICUBIC);
     test_preprocess("bilinear", KAC_RESIZE_BILINEAR);
     test_clip_text();

@@ -93,7 +93,8 @@ static void check_differences(scored *s, double change) {
     for (int i = 0; i < N; i++) { /* along the gradient, of a length that moves each by the same */
         double square = 0;
         for (int64_t k = i * n_numbers; k < (i + 1) * n_numbers; k++) square += (double)g[k] * (double)g[k];
-        for (int64_t k = i * n_numbers; k < (i + 1) * n_numbers; k++) v[k] = square > 0 ? (float)((double)g[k] / square) : 0;
+        for (int64_t k = i * n_numbers; k < (i + 1) * n_numbers; k++)
+            v[k] = square > 0 ? (float)((double)g[k] / square) : 0;
     }
     check_along(s, "steepest", x, g, v, change, 4e-3);
     kac_rng_normal(v, n, (kac_key){.seed = 5, .purpose = KAC_PURPOSE_TEST}, 0, 0);
@@ -101,7 +102,8 @@ static void check_differences(scored *s, double change) {
     for (int i = 0; i < N; i++) {
         double square = 0;
         for (int64_t k = i * n_numbers; k < (i + 1) * n_numbers; k++) square += (double)g[k] * (double)g[k];
-        for (int64_t k = i * n_numbers; k < (i + 1) * n_numbers; k++) v[k] = square > 0 ? (float)((double)v[k] / square) : 0;
+        for (int64_t k = i * n_numbers; k < (i + 1) * n_numbers; k++)
+            v[k] = square > 0 ? (float)((double)v[k] / square) : 0;
     }
     check_along(s, "random", x, g, v, change, 4e-3);
     kac_free(x), kac_free(g), kac_free(v);
@@ -116,9 +118,11 @@ static double cosine(kac_tensor a, kac_tensor b) {
     return ab / sqrt(aa * bb);
 }
 
-static void test_reward(const char *spec, int w, int h, double change) {
-    scored all, alone, plan, half;
-    if (!open_scored(&all, kac_cpu_ops(), KAC_F32, spec, w, h, 0)) return;
+/* The same bits in any batches, the bytes of a plan, nearly the same in bf16. `all` stays open. */
+static bool test_ways(scored *first, const char *spec, int w, int h) {
+    scored alone, plan, half, all;
+    if (!open_scored(first, kac_cpu_ops(), KAC_F32, spec, w, h, 0)) return false;
+    all = *first;
     if (open_scored(&plan, &kac_plan_ops, KAC_F32, spec, w, h, 0)) {
         CHECK(plan.c.model.peak == all.c.model.used);
         if (!CHECK(plan.c.scratch.peak == all.c.scratch.peak))
@@ -133,8 +137,51 @@ static void test_reward(const char *spec, int w, int h, double change) {
     close_scored(&alone);
     if (open_scored(&half, kac_cpu_ops(), KAC_BF16, spec, w, h, 2)) CHECK(cosine(half.d, all.d) > 0.98);
     close_scored(&half);
+    return true;
+}
+
+static void test_reward(const char *spec, int w, int h, double change) {
+    scored all;
+    if (!test_ways(&all, spec, w, h)) return;
     check_differences(&all, change);
     close_scored(&all);
+}
+
+/* The value is the true size, and along the gradient it really changes. */
+static void test_jpeg(int w, int h) {
+    scored s;
+    uint8_t *rgb = kac_alloc((size_t)(w * h * 3));
+    if (!test_ways(&s, "compressibility=weights/jpeg-size", w, h) || !CHECK(rgb != NULL)) return;
+    CHECK_TEXT(s.r->name, "compressibility");
+    const int64_t n_numbers = (int64_t)w * h * 3;
+    double before[N], after[2][N];
+    float *x = s.images.data, *start = kac_alloc(kac_tensor_bytes(s.images));
+    memcpy(start, x, kac_tensor_bytes(s.images));
+    memcpy(before, s.out, sizeof before);
+    for (int i = 0; i < N; i++) {
+        double value;
+        for (int64_t k = 0; k < n_numbers; k++) rgb[k] = (uint8_t)lrintf(255 * x[i * n_numbers + k]);
+        CHECK_OK(kac_image_reward_score(s.r, &(kac_picture){rgb, w, h, 0}, 1, &value));
+        CHECK(value == before[i] && value < -0.6);
+    }
+    for (int way = 0; way < 2; way++) { /* up: smaller files */
+        memcpy(x, start, kac_tensor_bytes(s.images));
+        for (int step = 0; step < 20; step++) {
+            CHECK_OK(kac_image_reward_grad(s.r, s.images, prompt, s.out, s.d));
+            for (int64_t k = 0; k < N * n_numbers; k++) {
+                const float g = ((const float *)s.d.data)[k],
+                            by = 0.02f * (1 - (float)step / 20) * g / (fabsf(g) + 1e-4f);
+                x[k] = fminf(fmaxf(x[k] + (way == 0 ? by : -by), 0), 1);
+            }
+        }
+        CHECK_OK(kac_image_reward_grad(s.r, s.images, prompt, after[way], s.d));
+    }
+    for (int i = 0; i < N; i++) {
+        printf("  compressibility picture %d: %.3f, up %.3f, down %.3f\n", i, before[i], after[0][i], after[1][i]);
+        CHECK(after[0][i] > 0.9 * before[i] && after[1][i] < 1.1 * before[i]);
+    }
+    kac_free(start), kac_free(rgb);
+    close_scored(&s);
 }
 
 static void copy_file(const char *from, const char *dir) {
@@ -211,6 +258,7 @@ static void test_refused(void) {
     } cases[] = {{"shapes-judge", "reward shapes-judge has no gradient: it finds and counts shapes"},
                  {"shapes-share", "these have one: clip, clip-logit, clipscore, pickscore, hpsv2, aesthetic"},
                  {"shapes-count", "classifier"},
+                 {"compressibility", "opened without the folder of its network"},
                  {"shapes-relation:2", "brightness, color"}};
     for (int i = 0; i < KAC_COUNT_OF(cases); i++) {
         kac_image_reward *r = NULL;
@@ -243,6 +291,8 @@ int main(void) {
     test_golden("score/mps", "mps", shapes, 3, 0.1);
     test_classifier(3);
     test_classifier(1);
+    test_jpeg(48, 32);
+    test_jpeg(45, 29);
     test_refused();
     return check_done();
 }
