@@ -25,7 +25,7 @@ typedef struct bench {
 static kac_status open_bench(bench *b, char **argv, const char *const *prompt) {
     kac_options *o = kac_options_create(table);
     const char *const texts[] = {argv[2]};
-    KAC_TRY(kac_ctx_open(&b->c, kac_cpu_ops(), KAC_F32, atoi(argv[3]), NULL));
+    KAC_TRY(kac_ctx_open(&b->c, kac_cpu_ops(), KAC_F32, (int)strtol(argv[3], NULL, 10), NULL));
     KAC_TRY(kac_codec_load(&b->codec, &b->c, argv[1]));
     KAC_TRY(kac_reward_set_open(&b->set, &b->c, texts, 1, o));
     KAC_TRY(kac_reward_set_prepare(&b->set, prompt, 1));
@@ -61,7 +61,7 @@ int main(int argc, char **argv) {
     if (argc < 7) return fprintf(stderr, "usage: bench.gradient VAE REWARD THREADS REPEAT IN OUT [PROMPT]\n"), 2;
     const char *const prompt[] = {argc > 7 ? argv[7] : ""};
     kac_status s = open_bench(&b, argv, prompt);
-    if (s == KAC_OK) s = run_bench(&b, atoi(argv[4]), argv[6]);
+    if (s == KAC_OK) s = run_bench(&b, (int)strtol(argv[4], NULL, 10), argv[6]);
     if (s != KAC_OK) fprintf(stderr, "%s\n", kac_error());
     kac_weights_close(&b.in);
     kac_reward_set_close(&b.set);
