@@ -28,6 +28,7 @@ typedef struct kac_ctx {
     kac_status (*tap)(void *self, const char *name, kac_tensor value);
     void *tap_self;
     struct kac_tape *tape; /* NULL: not recording */
+    bool keep_all; /* tapes opened from now on keep all results: segments are only their ops. More memory, one forward pass less */
     size_t gradients, gradients_peak; /* bytes of all tapes that are open now, and the most so far (tensor/tape.h) */
 } kac_ctx;
 

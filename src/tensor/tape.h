@@ -17,7 +17,8 @@
  * an op that does so is refused. What does not depend on a watched tensor is not recorded.
  *
  * A segment (kac_segment) is recorded as one entry and keeps only its result: its ops run again, recorded, when the walk reaches
- * it. Segments may contain segments. So memory grows with what lies between segments, and with the largest one.
+ * it. Segments may contain segments. So memory grows with what lies between segments, and with the largest one. With c->keep_all they are
+ * only their ops, and the same gradients come without the second run.
  *
  * Gradients are f32 whatever the dtype of activations. Those of results live in an arena of the tape from their first use to
  * their last; in a plan run it counts. Same bits for any number of threads. */

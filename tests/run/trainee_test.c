@@ -259,6 +259,26 @@ static void test_bytes(const golden *g, const kac_parameters_spec *spec) {
     model_close(&dry);
 }
 
+/* Without segments: more memory, the same bits. */
+static void test_keep_all(const golden *g) {
+    static float x[(ROWS + 1) * N * MAX_STATE], d[N * MAX_STATE];
+    double totals[N];
+    model m, all;
+    if (CHECK_OK(model_open(&m, g, kac_cpu_ops(), KAC_F32, &attention, N)) &&
+        CHECK_OK(model_open(&all, g, kac_cpu_ops(), KAC_F32, &attention, N))) {
+        all.c.keep_all = true;
+        make_random(&m), make_random(&all);
+        sample(&m, x, 3, totals, d);
+        go_back(&m, x, 3, d);
+        sample(&all, x, 3, totals, d);
+        go_back(&all, x, 3, d);
+        CHECK(memcmp(m.t.grads, all.t.grads, (size_t)m.t.n_values * sizeof(float)) == 0);
+        CHECK(all.c.scratch.peak > m.c.scratch.peak);
+    }
+    model_close(&m);
+    model_close(&all);
+}
+
 static void test_refusals(const golden *g) {
     model m = {0};
     if (!CHECK_OK(model_open(&m, g, kac_cpu_ops(), KAC_F32, &attention, N))) return;
@@ -285,6 +305,7 @@ int main(void) {
     test_reward(&g);
     test_bytes(&g, &attention);
     test_bytes(&g, &self);
+    test_keep_all(&g);
     test_refusals(&g);
     if (CHECK_OK(golden_open_pipeline(&xl, "pipeline/xl"))) {
         const kac_parameters_spec more = {.rank = 2, .alpha = 2, .targets = "attn2.to_*,add_embedding.linear_1"};
