@@ -51,7 +51,7 @@ typedef struct kac_cli_command {
 } kac_cli_command;
 
 extern const kac_cli_command kac_cli_generate, kac_cli_score, kac_cli_report, kac_cli_info, kac_cli_convert,
-    kac_cli_run, kac_cli_completion;
+    kac_cli_run, kac_cli_tune, kac_cli_completion;
 
 /* Ends with NULL; those after the first NULL are not listed by --help. */
 const kac_cli_command *const *kac_cli_commands(void);

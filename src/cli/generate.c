@@ -64,7 +64,7 @@ static kac_status finish(const kac_cli *cli, const kac_generate_result *r, kac_s
 static kac_status run(kac_cli *cli) {
     signal(SIGPIPE, SIG_IGN); /* a reader that goes away ends no run */
     char *weights = kac_cli_weights_dir();
-    kac_cli_progress *progress = kac_cli_progress_open();
+    kac_cli_progress *progress = kac_cli_progress_open("generate");
     if (weights == NULL || progress == NULL) return KAC_E_MEMORY;
     cli->argv[0] = (char[]){"kac"};
     const kac_generate_args args = {.options = cli->options,

@@ -12,7 +12,8 @@
 enum { TICK_MS = 250, QUIET_MS = 1000, BAR = 24 };
 
 struct kac_cli_progress {
-    bool shown; /* stderr is a terminal */
+    const char *command; /* "generate", "tune" */
+    bool shown;          /* stderr is a terminal */
     pthread_t ticker;
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t wake;
@@ -22,6 +23,8 @@ struct kac_cli_progress {
     int first_step, i_step, n_steps; /* n_steps 0: no step yet */
     double best, ess;                /* ess: mean over the groups of this step */
     int n_ess, n_particles;
+    double share, first_share; /* of rounds: what is done, and was when this process began; NAN: steps */
+    double reward;
     bool drawn;
 };
 
@@ -40,22 +43,48 @@ static void add_time(char *out, size_t n, double seconds) {
         snprintf(out, n, "%.1f h", seconds / 3600);
 }
 
+static void fill_bar(char bar[3 * BAR + 1], double share) {
+    const int full = (int)(BAR * share);
+    for (int i = 0; i < BAR; i++) snprintf(bar + 3 * i, 4, "%s", i < full ? "━" : "─");
+}
+
+/* Rounds are as many as there are, or as time allows. */
+static void compose_rounds(const kac_cli_progress *p, char *line, size_t n) {
+    char bar[3 * BAR + 1], left[32] = "";
+    const int n_done = p->i_step - p->first_step;
+    const double spent = (p->last_step_ms - p->first_step_ms) / 1000, gained = p->share - p->first_share;
+    fill_bar(bar, p->share);
+    size_t used = (size_t)snprintf(line, n, "%s round %d", bar, p->i_step);
+    if (p->n_steps < 1000000) used += (size_t)snprintf(line + used, n - used, "/%d", p->n_steps);
+    if (n_done > 0 && gained > 0) {
+        add_time(left, sizeof left,
+                 KAC_MAX(0, spent * (1 - p->share) / gained - (kac_now_ms() - p->last_step_ms) / 1000));
+        used += (size_t)snprintf(line + used, n - used, "  %.2f s/round  %s left", spent / n_done, left);
+    }
+    if (isfinite(p->reward)) snprintf(line + used, n - used, "  reward %.4g", p->reward);
+}
+
 /* The line as it should stand now; "" for nothing. */
 static void compose(const kac_cli_progress *p, char *line, size_t n) {
     const double now = kac_now_ms();
     line[0] = '\0';
     if (stop_asked && p->n_steps > 0) {
-        snprintf(line, n, "stopping after step %d (Ctrl-C again: at once)", p->i_step + 1);
+        snprintf(line, n, "stopping after %s %d (Ctrl-C again: at once)", isfinite(p->share) ? "round" : "step",
+                 p->i_step + 1);
         return;
     }
-    if (p->n_steps == 0 || strcmp(p->phase, "steps") != 0) {
+    if (p->n_steps == 0 || (strcmp(p->phase, "steps") != 0 && strcmp(p->phase, "rounds") != 0)) {
         if (p->phase[0] != '\0' && now - p->phase_ms >= QUIET_MS)
             snprintf(line, n, "%s %.0f s", p->phase, (now - p->phase_ms) / 1000);
         return;
     }
     char bar[3 * BAR + 1] = "", left[32] = "";
-    const int done = KAC_MIN(p->i_step, p->n_steps), full = (int)((int64_t)BAR * done / p->n_steps);
-    for (int i = 0; i < BAR; i++) strncat(bar, i < full ? "━" : "─", sizeof bar - strlen(bar) - 1);
+    if (isfinite(p->share)) {
+        compose_rounds(p, line, n);
+        return;
+    }
+    const int done = KAC_MIN(p->i_step, p->n_steps);
+    fill_bar(bar, (double)done / p->n_steps);
     const int n_done = p->i_step - p->first_step;
     const double each = n_done > 0 ? (p->last_step_ms - p->first_step_ms) / 1000 / n_done : NAN;
     size_t used = (size_t)snprintf(line, n, "%s %d/%d", bar, done, p->n_steps);
@@ -108,7 +137,7 @@ static void say(void *self, const char *line) {
     pthread_mutex_lock(&p->lock);
     if (p->drawn) fprintf(stderr, "\r\033[K");
     p->drawn = false;
-    kac_cli_complain("generate", line);
+    kac_cli_complain(p->command, line);
     pthread_mutex_unlock(&p->lock);
 }
 
@@ -142,15 +171,34 @@ static void step(void *self, const kac_step_event *e, double best) {
     pthread_mutex_unlock(&p->lock);
 }
 
+static void round_done(void *self, const kac_tune_report *r, int64_t n_rounds, double share) {
+    kac_cli_progress *p = self;
+    const double now = kac_now_ms();
+    pthread_mutex_lock(&p->lock);
+    if (p->n_steps == 0) {
+        p->first_step = (int)r->round;
+        p->first_step_ms = now;
+        p->first_share = share;
+        p->n_steps = (int)n_rounds;
+    }
+    p->i_step = (int)r->round;
+    p->last_step_ms = now;
+    p->share = share;
+    p->reward = r->reward_mean;
+    if (p->shown) draw(p);
+    pthread_mutex_unlock(&p->lock);
+}
+
 static bool cancelled(void *self) {
     (void)self;
     return stop_asked != 0;
 }
 
-kac_cli_progress *kac_cli_progress_open(void) {
+kac_cli_progress *kac_cli_progress_open(const char *command) {
     kac_cli_progress *p = kac_alloc(sizeof *p);
     if (p == NULL) return NULL;
-    p->best = NAN;
+    p->command = command;
+    p->best = p->share = p->reward = NAN;
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
@@ -178,4 +226,8 @@ void kac_cli_progress_close(kac_cli_progress *p) {
 
 kac_generate_hooks kac_cli_progress_hooks(kac_cli_progress *p) {
     return (kac_generate_hooks){.self = p, .say = say, .phase = phase, .step = step, .cancelled = cancelled};
+}
+
+kac_tune_hooks kac_cli_progress_tune_hooks(kac_cli_progress *p) {
+    return (kac_tune_hooks){.self = p, .say = say, .phase = phase, .round = round_done, .cancelled = cancelled};
 }

@@ -343,6 +343,19 @@ const float *kac_parameters_start(const kac_parameters *p) {
     return p->start;
 }
 
+void kac_parameters_scale(const kac_parameters *p, float *out, const float *values, double scale) {
+    const bool full = p->spec.kind == KAC_PARAMETERS_FULL;
+    for (int64_t i = 0; i < p->n_values; i++)
+        out[i] = full ? (float)(p->start[i] + scale * ((double)values[i] - p->start[i])) : values[i];
+    for (int i = 0; i < p->n_layers && !full; i++) {
+        const kac_parameters_layer *l = &p->layer[i];
+        for (int k = 0; k < l->n_parts; k++) {
+            float *up = out + l->part[k].at + kac_parameters_n_down(p, l);
+            for (int64_t e = 0; e < kac_parameters_n_up(p, l) && l->part[k].tuned; e++) up[e] = (float)(scale * up[e]);
+        }
+    }
+}
+
 /* ---- values ---- */
 
 static kac_status apply_low(const kac_parameters *p, kac_ctx *c, const kac_parameters_layer *l, const float *values) {

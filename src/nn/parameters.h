@@ -45,6 +45,9 @@ bool kac_parameters_is_low(const kac_parameters *p); /* LORA: other values cost 
 int kac_parameters_layers(const kac_parameters *p); /* modules as LoRA files count them, or tensors */
 /* The values at the start, [count]. */
 const float *kac_parameters_start(const kac_parameters *p);
+/* out [count]: values whose change of the network is `scale` times that of `values`: up factors times it, whole weights moved towards their
+ * start. */
+void kac_parameters_scale(const kac_parameters *p, float *out, const float *values, double scale);
 /* values NULL: the base model (a LoRA's layers run without it). */
 kac_status kac_parameters_apply(kac_parameters *p, kac_ctx *c, const float *values);
 /* LORA alone: its layers run with what was last applied, or without it; nothing is packed. */

@@ -15,6 +15,8 @@ typedef struct kac_page {
 
 /* One prompt: pictures, the way there, family tree, curves. */
 kac_status kac_page_group(kac_page *p, int group);
+/* The page of `kac tune`, before the facts. */
+kac_status kac_page_tune(kac_page *p);
 /* Costs, options, model, command line: after the groups. */
 void kac_page_facts(kac_page *p);
 

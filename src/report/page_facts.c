@@ -36,9 +36,11 @@ static void add_costs(kac_page *p) {
     if (counts == NULL && seconds == NULL) return;
     kac_text_add(t, "<section><h2>What it took</h2><div class=\"two\">\n<table class=\"pairs\">\n");
     add_count(t, "states denoised", kac_run_number(counts, "denoiser"));
+    add_count(t, "states denoised with a gradient", kac_run_number(counts, "denoiser_grad"));
     add_count(t, "denoiser calls", kac_run_number(counts, "denoiser_calls"));
     add_count(t, "pictures decoded", kac_run_number(counts, "decoder"));
     add_count(t, "rewards computed", kac_run_number(counts, "reward"));
+    add_count(t, "rewards with a gradient", kac_run_number(counts, "reward_grad"));
     add_bytes(t, "peak memory", kac_run_number(run, "peak_bytes"));
     add_bytes(t, "planned memory", kac_run_number(run, "plan_bytes"));
     const double flops = kac_run_number(run, "flops");
@@ -169,11 +171,11 @@ static void add_again(kac_page *p) {
     const cJSON *command = kac_run_at(p->d->run.root, "command"), *v;
     if (!cJSON_IsArray(command) || command->child == NULL) return;
     kac_text_add(
-        t,
-        "<section><h2>Again</h2><p class=\"note\">The same seed and options give the same pictures, for any number of "
-        "threads "
-        "and any batch size; <code>--first-particle K --particles 1 --steer none</code> makes one plain sample alone."
-        "</p>\n<pre class=\"command\">");
+        t, "<section><h2>Again</h2><p class=\"note\">%s</p>\n<pre class=\"command\">",
+        kac_run_text(p->d->run.root, "tune", NULL) != NULL
+            ? "The same seed and options give the same LoRA, for any number of threads."
+            : "The same seed and options give the same pictures, for any number of threads and any batch size; "
+              "<code>--first-particle K --particles 1 --steer none</code> makes one plain sample alone.");
     cJSON_ArrayForEach(v, command) {
         add_quoted(t, cJSON_IsString(v) ? v->valuestring : "");
         if (v->next != NULL) kac_text_add(t, " ");

@@ -43,8 +43,13 @@ static void add_fact(kac_text *t, double v, const char *unit) {
     kac_text_add(t, "</b> %s</li>", unit);
 }
 
+static bool is_tuning(const kac_run_data *d) {
+    return kac_run_text(d->run.root, "tune", NULL) != NULL;
+}
+
 static void add_state(kac_page *p) {
     const cJSON *run = p->d->run.root;
+    const char *command = is_tuning(p->d) ? "tune" : "generate", *same = is_tuning(p->d) ? "LoRA" : "pictures";
     const char *state = kac_run_text(run, "state", "");
     kac_text *t = p->t;
     if (strcmp(state, "finished") == 0) return;
@@ -53,25 +58,49 @@ static void add_state(kac_page *p) {
         kac_text_add(t, "This run failed: ");
         kac_html_escape(t, kac_run_text(run, "error", "no reason was written down"));
     } else if (strcmp(state, "interrupted") == 0) {
-        kac_text_add(t,
-                     "This run was stopped. <code>kac generate --resume -o RUN</code> goes on to the same pictures.");
+        kac_text_add(t, "This run was stopped. <code>kac %s --resume -o RUN</code> goes on to the same %s.", command,
+                     same);
     } else if (run == NULL) {
         kac_text_add(t, "run.json is missing or incomplete: what the events tell is shown.");
     } else {
-        kac_text_add(
-            t,
-            "This run was not finished when the page was made: it was still going on, or was killed. "
-            "<code>kac generate --resume -o RUN</code> goes on to the same pictures, <code>kac report RUN</code> makes "
-            "the page again.");
+        kac_text_add(t,
+                     "This run was not finished when the page was made: it was still going on, or was killed. "
+                     "<code>kac %s --resume -o RUN</code> goes on to the same %s, <code>kac report RUN</code> makes "
+                     "the page again.",
+                     command, same);
     }
     kac_text_add(t, "</p>\n");
+}
+
+/* "alignprop: clip=weights/shapes-clip"; caller frees. */
+static char *tuning_title(const cJSON *run) {
+    kac_text t = {0};
+    const cJSON *v;
+    kac_text_add(&t, "%s", kac_run_text(run, "tune", ""));
+    cJSON_ArrayForEach(v, kac_run_at(run, "rewards"))
+        kac_text_add(&t, "%s%s", v->prev->next == NULL ? ": " : ", ", kac_path_base(kac_run_text(v, "name", "")));
+    char *copy = t.s == NULL ? NULL : kac_strdup(t.s);
+    kac_text_free(&t);
+    return copy;
+}
+
+static void add_tuning_facts(kac_page *p) {
+    const cJSON *run = p->d->run.root;
+    kac_text_add(p->t, "<li>tuned by <b>");
+    kac_html_escape(p->t, kac_run_text(run, "tune", ""));
+    kac_text_add(p->t, "</b></li>");
+    add_fact(p->t, kac_run_number(run, "n_rounds"), "rounds");
+    add_fact(p->t, kac_run_number(run, "n_prompts"), "prompts");
+    add_fact(p->t, kac_run_number(run, "n_layers"), "layers changed");
+    add_fact(p->t, kac_run_number(run, "n_values"), "numbers tuned");
 }
 
 static void add_head(kac_page *p) {
     const cJSON *run = p->d->run.root;
     kac_text *t = p->t;
     char *many = p->d->n_groups > 1 ? kac_format("%d prompts", p->d->n_groups) : NULL;
-    const char *title = many != NULL ? many : kac_page_prompt(p->d, 0);
+    char *tuned = is_tuning(p->d) ? tuning_title(run) : NULL;
+    const char *title = tuned != NULL ? tuned : many != NULL ? many : kac_page_prompt(p->d, 0);
     if (title[0] == '\0') title = "A run without a prompt";
     kac_text_add(t, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<meta name=\"viewport\" "
                     "content=\"width=device-width,initial-scale=1\">\n<meta http-equiv=\"Content-Security-Policy\" "
@@ -81,6 +110,7 @@ static void add_head(kac_page *p) {
     kac_text_add(t, "</title>\n<style>\n%s</style></head>\n<body><header><h1>", kac_html_style);
     kac_html_escape(t, title);
     kac_text_add(t, "</h1>\n<ul class=\"facts\">");
+    if (is_tuning(p->d)) add_tuning_facts(p);
     const char *steer = kac_run_text(run, "steer", NULL), *sampler = kac_run_text(run, "sampler", NULL);
     if (steer != NULL) {
         kac_text_add(t, "<li>steered by <b>");
@@ -106,7 +136,7 @@ static void add_head(kac_page *p) {
     kac_text_add(t, "</ul>\n");
     add_state(p);
     kac_text_add(t, "</header>\n<main>\n");
-    kac_free(many);
+    kac_free(many), kac_free(tuned);
 }
 
 static kac_status add_groups(kac_page *p) {
@@ -138,7 +168,7 @@ kac_status kac_report_render(kac_text *text, const char *folder, kac_report_info
         kac_page p = {
             .t = text, .d = &d, .info = info, .finals_left_bytes = FINALS_BYTES, .previews_left_bytes = PREVIEWS_BYTES};
         add_head(&p);
-        s = add_groups(&p);
+        s = is_tuning(&d) ? kac_page_tune(&p) : add_groups(&p);
         kac_page_facts(&p);
         kac_text_add(text, "</main>\n</body></html>\n");
         info->n_bytes = text->n;

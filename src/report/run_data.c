@@ -25,8 +25,7 @@ static int whole(const cJSON *object, const char *key, int lo, int hi, int or_el
     return v >= lo && v <= hi && v == floor(v) ? (int)v : or_else;
 }
 
-/* A path that stays inside the folder. */
-static const char *inner_path(const cJSON *object, const char *key) {
+const char *kac_run_inner_path(const cJSON *object, const char *key) {
     const char *s = kac_run_text(object, key, NULL);
     if (s == NULL || s[0] == '\0' || s[0] == '/' || strchr(s, '\\') != NULL || strlen(s) > 1000) return NULL;
     for (const char *p = s; p != NULL; p = strchr(p, '/')) {
@@ -37,21 +36,21 @@ static const char *inner_path(const cJSON *object, const char *key) {
 }
 
 /* One cJSON value a line; a line that is cut or is no object is counted and left out. */
-static kac_status read_events(kac_run_data *d, const char *path) {
+kac_status kac_run_lines(cJSON **out, int *n_bad, const char *path) {
     char *text;
     size_t n;
     KAC_TRY(kac_file_read(&text, &n, path, MAX_FILE_BYTES));
-    d->events = cJSON_CreateArray();
+    *out = cJSON_CreateArray();
     for (char *line = text; line < text + n;) {
         char *end = memchr(line, '\n', (size_t)(text + n - line));
         const bool whole_line = end != NULL;
         if (!whole_line) end = text + n;
         cJSON *v = end > line ? cJSON_ParseWithLength(line, (size_t)(end - line)) : NULL;
         if (cJSON_IsObject(v)) {
-            cJSON_AddItemToArray(d->events, v);
+            cJSON_AddItemToArray(*out, v);
         } else {
             cJSON_Delete(v);
-            d->n_bad_lines += end > line;
+            *n_bad += end > line;
         }
         line = end + 1;
     }
@@ -166,7 +165,7 @@ static void take_picture(kac_run_data *d, const cJSON *line, bool final) {
                          .reward = NAN,
                          .log_weight = NAN,
                          .weight = NAN,
-                         .file = inner_path(line, "file")};
+                         .file = kac_run_inner_path(line, "file")};
     if (p.file == NULL || p.particle < 0 || (!final && p.i_step < 0)) return;
     if (final) {
         if (find_picture(d->finals, d->n_finals, &p) == NULL) d->finals[d->n_finals++] = p;
@@ -209,7 +208,7 @@ static void take_images(kac_run_data *d, const cJSON *images) {
                              .reward = kac_run_number(v, "reward"),
                              .log_weight = kac_run_number(v, "log_weight"),
                              .weight = kac_run_number(v, "weight"),
-                             .file = inner_path(v, "file"),
+                             .file = kac_run_inner_path(v, "file"),
                              .entry = v};
         if (p.file == NULL || p.particle < 0) continue;
         kac_run_picture *known = find_picture(d->finals, n_events, &p);
@@ -260,7 +259,7 @@ kac_status kac_run_data_load(kac_run_data *d, const char *folder) {
         s = kac_json_load(&d->run, run_path);
         if (s == KAC_E_FORMAT) s = KAC_OK; /* half-written: shown as missing */
     }
-    if (s == KAC_OK && kac_file_exists(events_path)) s = read_events(d, events_path);
+    if (s == KAC_OK && kac_file_exists(events_path)) s = kac_run_lines(&d->events, &d->n_bad_lines, events_path);
     kac_free(run_path);
     kac_free(events_path);
     KAC_TRY(s);

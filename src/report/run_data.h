@@ -46,5 +46,10 @@ void kac_run_data_free(kac_run_data *d);
 const char *kac_run_text(const cJSON *object, const char *key, const char *or_else);
 double kac_run_number(const cJSON *object, const char *key); /* NAN */
 const cJSON *kac_run_at(const cJSON *object, const char *key);
+/* A path that stays inside the folder; NULL: none. */
+const char *kac_run_inner_path(const cJSON *object, const char *key);
+
+/* A file of JSON lines: an array of the objects, and how many lines were none (cut by a kill). */
+kac_status kac_run_lines(cJSON **out, int *n_bad, const char *path);
 
 #endif

@@ -73,4 +73,6 @@ const char kac_html_style[] =
     "ui-monospace,'SF Mono',Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere}\n"
     "code{font:13px ui-monospace,Menlo,Consolas,monospace;overflow-wrap:anywhere}summary{cursor:pointer}summary "
     "h2{display:inline}summary{margin-bottom:12px}\n"
+    ".grids{display:grid;gap:14px;grid-template-columns:repeat(auto-fit,minmax(min(420px,100%),1fr))}.grids "
+    "img{display:block;width:100%;height:auto;border-radius:6px}summary h3{display:inline}.pairs th.n{text-align:right;padding-right:0}li.given{color:var(--ink)}\n"
     "a{color:var(--accent)}@media print{body{background:#fff}.card{break-inside:avoid}}\n";

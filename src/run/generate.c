@@ -2,11 +2,11 @@
 #include "io/prompt_list.h"
 #include "reward/image_reward.h"
 #include "run/generate_job.h"
+#include "run/run_record.h"
 #include "text/prompt.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 /* ---- prompts ---- */
 
@@ -95,81 +95,22 @@ static kac_status read_options(kac_job *j) {
 /* ---- the folder ---- */
 
 void kac_job_say(const kac_job *j, const char *format, ...) {
-    if (j->args->hooks.say == NULL) return;
-    char line[512];
     va_list args;
     va_start(args, format);
-    vsnprintf(line, sizeof line, format, args);
+    kac_run_say(j->args->hooks.say, j->args->hooks.self, format, args);
     va_end(args);
-    j->args->hooks.say(j->args->hooks.self, line);
 }
 
 void kac_job_phase(const kac_job *j, const char *name) {
     if (j->args->hooks.phase != NULL) j->args->hooks.phase(j->args->hooks.self, name);
 }
 
-/* runs/20260131-120000-a-red-circle, made unique by a number. */
-static char *default_folder(const kac_job *j) {
-    char when[32], slug[33] = "";
-    const time_t now = time(NULL);
-    struct tm local;
-    strftime(when, sizeof when, "%Y%m%d-%H%M%S", localtime_r(&now, &local));
-    size_t n = 0;
-    for (const char *p = j->n_prompts > 0 ? j->prompts[0] : kac_path_base(j->model); *p != '\0' && n < sizeof slug - 1;
-         p++) {
-        const bool plain = (*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9'), upper = *p >= 'A' && *p <= 'Z';
-        if (plain || upper)
-            slug[n++] = (char)(upper ? *p - 'A' + 'a' : *p);
-        else if (n > 0 && slug[n - 1] != '-')
-            slug[n++] = '-';
-    }
-    while (n > 0 && slug[n - 1] == '-') n--;
-    slug[n] = '\0';
-    for (int i = 1; i < 1000; i++) {
-        char *path = i == 1 ? kac_format("runs/%s-%s", when, slug) : kac_format("runs/%s-%s-%d", when, slug, i);
-        if (path == NULL || !kac_dir_exists(path)) return path;
-        kac_free(path);
-    }
-    (void)KAC_FAIL(KAC_E_IO, "no free name for a run folder in runs/; give --output");
-    return NULL;
-}
-
-/* Every option that has a value, as text; a repeatable one as a list. */
-static cJSON *options_json(const kac_options *o, cJSON *given) {
-    cJSON *all = cJSON_CreateObject();
-    const kac_option_spec *spec;
-    for (int i = 0; (spec = kac_options_spec(o, i)) != NULL; i++) {
-        if (kac_options_given(o, spec->name)) cJSON_AddItemToArray(given, cJSON_CreateString(spec->name));
-        if (spec->repeatable) {
-            const int n = kac_options_count(o, spec->name);
-            cJSON *list = n == 0 ? NULL : cJSON_AddArrayToObject(all, spec->name);
-            for (int k = 0; k < n; k++)
-                cJSON_AddItemToArray(list, cJSON_CreateString(kac_options_text_at(o, spec->name, k)));
-        } else if (kac_options_as_text(o, spec->name)[0] != '\0') {
-            cJSON_AddStringToObject(all, spec->name, kac_options_as_text(o, spec->name));
-        }
-    }
-    return all;
-}
-
 /* Options that may differ between the two halves of a resumed run without changing a picture. */
-static bool is_free_option(const char *name) {
-    static const char *const names[] = {"output",   "resume", "threads", "batch-size", "memory-limit",  "plan",
-                                        "previews", "json",   "config",  "help",       "reward-timeout"};
-    for (int i = 0; i < KAC_COUNT_OF(names); i++)
-        if (strcmp(name, names[i]) == 0) return true;
-    return false;
-}
+static const char *const free_options[] = {"output",   "resume", "threads", "batch-size", "memory-limit",   "plan",
+                                           "previews", "json",   "config",  "help",       "reward-timeout", NULL};
 
 static kac_status check_same_options(const kac_job *j, const cJSON *now) {
-    const cJSON *then = cJSON_GetObjectItemCaseSensitive(j->folder.run, "options");
-    for (const cJSON *a = now->child; a != NULL; a = a->next) {
-        if (is_free_option(a->string)) continue;
-        const cJSON *b = cJSON_GetObjectItemCaseSensitive(then, a->string);
-        if (!cJSON_Compare(a, b, true))
-            return KAC_FAIL(KAC_E_USAGE, "--resume: the run in %s was started with another --%s", j->folder.path,
-                            a->string);
-    }
+    KAC_TRY(kac_run_same_options(&j->folder, now, free_options));
     const cJSON *groups = cJSON_GetObjectItemCaseSensitive(j->folder.run, "groups");
     for (int i = 0; i < j->n_prompts; i++) {
         const char *text =
@@ -205,30 +146,8 @@ static void add_groups(const kac_job *j, cJSON *facts) {
     }
 }
 
-static kac_status move_facts(kac_job *j, cJSON *facts) {
-    while (facts != NULL && facts->child != NULL) {
-        cJSON *item = cJSON_DetachItemViaPointer(facts, facts->child);
-        char *key = kac_strdup(item->string);
-        const kac_status s = key == NULL ? KAC_E_MEMORY : kac_run_folder_set(&j->folder, key, item);
-        kac_free(key);
-        if (s != KAC_OK) {
-            cJSON_Delete(facts);
-            return s;
-        }
-    }
-    cJSON_Delete(facts);
-    return KAC_OK;
-}
-
 static void add_asked(kac_job *j, cJSON *facts, cJSON *options, cJSON *given) {
-    char when[32];
-    const time_t now = time(NULL);
-    struct tm utc;
-    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-    cJSON_AddStringToObject(facts, "version", KAC_VERSION);
-    cJSON_AddStringToObject(facts, "started", when);
-    cJSON *command = cJSON_AddArrayToObject(facts, "command");
-    for (int i = 0; i < j->args->n_command; i++) cJSON_AddItemToArray(command, cJSON_CreateString(j->args->command[i]));
+    kac_run_add_origin(facts, j->args->command, j->args->n_command);
     cJSON_AddItemToObject(facts, "options", options);
     cJSON_AddItemToObject(facts, "given", given);
     cJSON_AddNumberToObject(facts, "seed", (double)j->seed);
@@ -238,11 +157,13 @@ static void add_asked(kac_job *j, cJSON *facts, cJSON *options, cJSON *given) {
 }
 
 kac_status kac_job_folder_open(kac_job *j, cJSON *facts) {
-    const char *asked = kac_options_text(j->options, "output");
-    char *path = asked != NULL ? kac_strdup(asked) : default_folder(j);
-    cJSON *given = cJSON_CreateArray(), *options = options_json(j->options, given);
+    const char *asked = kac_options_text(j->options, "output"), *log = "events.jsonl";
+    char *path = asked != NULL ? kac_strdup(asked)
+                               : kac_run_folder_default(j->n_prompts > 0 ? j->prompts[0] : kac_path_base(j->model));
+    cJSON *given = cJSON_CreateArray(), *options = kac_run_options(j->options, given);
     kac_status s = path == NULL ? KAC_E_MEMORY : options == NULL ? KAC_FAIL(KAC_E_MEMORY, "out of memory") : KAC_OK;
-    if (s == KAC_OK) s = j->resume ? kac_run_folder_resume(&j->folder, path) : kac_run_folder_create(&j->folder, path);
+    if (s == KAC_OK)
+        s = j->resume ? kac_run_folder_resume(&j->folder, path, log) : kac_run_folder_create(&j->folder, path, log);
     if (s == KAC_OK && j->resume) s = check_same_options(j, options);
     if (s == KAC_OK && j->resume) s = check_same_start(j, facts);
     if (s != KAC_OK) {
@@ -253,7 +174,7 @@ kac_status kac_job_folder_open(kac_job *j, cJSON *facts) {
     j->result->folder = path;
     j->folder.start_ms = j->start_ms;
     add_asked(j, facts, options, given);
-    KAC_TRY(move_facts(j, facts));
+    KAC_TRY(kac_run_folder_take(&j->folder, facts));
     return kac_run_folder_write(&j->folder, "running", NULL);
 }
 
@@ -334,7 +255,7 @@ kac_status kac_job_finish(kac_job *j, kac_status status, cJSON *facts) {
     char error[1024];
     snprintf(error, sizeof error, "%s", kac_error()); /* what failed first is what counts */
     const char *state = status == KAC_OK ? "finished" : status == KAC_E_CANCELLED ? "interrupted" : "failed";
-    kac_status s = move_facts(j, facts);
+    kac_status s = kac_run_folder_take(&j->folder, facts);
     if (s == KAC_OK)
         s = kac_run_folder_write(&j->folder, state, status == KAC_OK || status == KAC_E_CANCELLED ? NULL : error);
     cJSON *line = cJSON_CreateObject();

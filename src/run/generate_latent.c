@@ -2,6 +2,7 @@
 #include "run/adapters.h"
 #include "run/backend.h"
 #include "run/generate_output.h"
+#include "run/run_record.h"
 #include "text/prompt.h"
 #include <stdio.h>
 #include <string.h>
@@ -20,49 +21,10 @@ static cJSON *latent_counts(void *self) {
     return counts;
 }
 
-/* ---- facts of the model and the machine ---- */
-
-/* Files of weights with their sizes; checksums too as long as that costs no time worth speaking of. */
-static cJSON *model_facts(const kac_job *j, const kac_pipeline *p, bool checksums) {
-    const size_t quick_bytes = 64 << 20, n_model = strlen(j->model);
-    cJSON *model = cJSON_CreateObject();
-    cJSON_AddStringToObject(model, "path", j->model);
-    cJSON *files = cJSON_AddArrayToObject(model, "files");
-    for (int i = 0; i < p->n_files; i++) {
-        const char *path = p->files[i];
-        const bool inside = strncmp(path, j->model, n_model) == 0 && path[n_model] == '/';
-        cJSON *f = cJSON_CreateObject();
-        cJSON_AddStringToObject(f, "path", inside ? path + n_model + 1 : path);
-        kac_map m;
-        if (kac_map_open(&m, path) == KAC_OK) { /* --vae may name a folder */
-            char hex[65];
-            cJSON_AddNumberToObject(f, "bytes", (double)m.n);
-            if (checksums && m.n <= quick_bytes) {
-                kac_sha256(hex, m.data, m.n);
-                cJSON_AddStringToObject(f, "sha256", hex);
-            }
-            kac_map_close(&m);
-        }
-        cJSON_AddItemToArray(files, f);
-    }
-    return model;
-}
-
-static cJSON *machine_facts(const kac_latent_run *r) {
-    cJSON *machine = cJSON_CreateObject();
-    char cpu[128];
-    kac_cpu_name(cpu, sizeof cpu);
-    cJSON_AddStringToObject(machine, "backend", r->ctx.ops->name);
-    cJSON_AddStringToObject(machine, "dtype", kac_dtype_name(r->ctx.dtype));
-    cJSON_AddNumberToObject(machine, "threads", r->ctx.n_threads);
-    cJSON_AddStringToObject(machine, "cpu", cpu);
-    return machine;
-}
-
 static cJSON *run_facts(const kac_job *j, const kac_latent_run *r, const kac_latent_plan *plan) {
     cJSON *facts = cJSON_CreateObject();
-    cJSON_AddItemToObject(facts, "model", model_facts(j, &r->pipeline, false));
-    cJSON_AddItemToObject(facts, "machine", machine_facts(r));
+    cJSON_AddItemToObject(facts, "model", kac_run_model_facts(j->model, &r->pipeline, false));
+    cJSON_AddItemToObject(facts, "machine", kac_run_machine_facts(&r->ctx));
     cJSON_AddNumberToObject(facts, "n_steps", r->solver.n_steps);
     cJSON_AddNumberToObject(facts, "width", (double)r->o.width);
     cJSON_AddNumberToObject(facts, "height", (double)r->o.height);
@@ -76,7 +38,7 @@ static cJSON *run_facts(const kac_job *j, const kac_latent_run *r, const kac_lat
 
 static void add_end_facts(cJSON *facts, kac_job *j, kac_latent_run *r, double load_ms, double write_ms) {
     const kac_latent_counts *k = kac_latent_counts_of(r->latent);
-    cJSON_AddItemToObject(facts, "model", model_facts(j, &r->pipeline, true));
+    cJSON_AddItemToObject(facts, "model", kac_run_model_facts(j->model, &r->pipeline, true));
     cJSON_AddItemToObject(facts, "counts", latent_counts(r));
     cJSON *seconds = cJSON_AddObjectToObject(facts, "seconds");
     cJSON_AddNumberToObject(seconds, "load", load_ms / 1000);
@@ -95,12 +57,6 @@ static void add_end_facts(cJSON *facts, kac_job *j, kac_latent_run *r, double lo
 }
 
 /* ---- plan ---- */
-
-static size_t available_bytes(const kac_options *o) {
-    const size_t free_bytes = kac_memory_available_bytes();
-    if (!kac_options_given(o, "memory-limit")) return free_bytes;
-    return KAC_MIN(free_bytes, (size_t)(kac_options_real(o, "memory-limit") * (double)(1 << 30)));
-}
 
 static kac_status print_plan(kac_job *j, const kac_latent_plan *p) {
     cJSON *plan = cJSON_CreateObject(), *bytes = cJSON_AddObjectToObject(plan, "bytes"),
@@ -186,7 +142,7 @@ static kac_status generate(kac_job *j, const kac_latent_setup *setup) {
     kac_job_phase(j, "loading");
     kac_latent_plan plan;
     KAC_TRY(kac_latent_plan_run(&plan, setup,
-                                kac_options_bool(j->options, "plan") ? SIZE_MAX : available_bytes(j->options)));
+                                kac_options_bool(j->options, "plan") ? SIZE_MAX : kac_run_available_bytes(j->options)));
     if (kac_options_bool(j->options, "plan")) return print_plan(j, &plan);
     kac_latent_run r;
     KAC_TRY(kac_latent_run_open(&r, setup, ops, &plan.sizes, plan.batch));

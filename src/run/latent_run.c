@@ -2,22 +2,11 @@
 #include "run/adapters.h"
 #include "run/backend.h"
 #include "run/size_options.h"
+#include "run/solver_options.h"
 #include <math.h>
 #include <string.h>
 
 /* ---- opening ---- */
-
-static bool asks_for_own(const kac_options *o) {
-    return strcmp(kac_options_text(o, "sampling-method"), "model") == 0;
-}
-
-/* auto: the model's own solver where its steps draw noise, else the nearest one that does, so that every method of
- * steering works and all of them sample from the same chain. */
-static kac_solver_kind solver_kind(const kac_options *o, const kac_schedule *schedule) {
-    const char *name = kac_options_text(o, "sampling-method");
-    if (strcmp(name, "auto") == 0) return kac_solver_noisy(schedule);
-    return asks_for_own(o) ? kac_solver_own(schedule) : kac_solver_find(name);
-}
 
 /* Where a picture's steps begin. Pipelines of consistency models take all their steps below the picture's noise level, the others leave
  * the first ones out. */
@@ -32,28 +21,11 @@ static kac_status open_start(kac_solver_options *so, const kac_pipeline *p, cons
 }
 
 static kac_status open_solver(kac_latent_run *r, const kac_options *o) {
-    kac_schedule *schedule = &r->pipeline.schedule;
-    static const struct {
-        const char *name;
-        kac_sigmas sigmas;
-    } spreads[] = {{"karras", KAC_SIGMAS_KARRAS},
-                   {"exponential", KAC_SIGMAS_EXPONENTIAL},
-                   {"beta", KAC_SIGMAS_BETA},
-                   {"lu", KAC_SIGMAS_LU}};
-    for (int i = 0; i < KAC_COUNT_OF(spreads); i++)
-        if (strcmp(kac_options_text(o, "scheduler"), spreads[i].name) == 0) schedule->sigmas = spreads[i].sigmas;
-    kac_solver_options so = {.n_steps = (int)kac_options_int(o, "steps"), .eta = NAN};
-    so.kind = solver_kind(o, schedule);
-    if (kac_options_given(o, "eta")) so.eta = kac_options_real(o, "eta");
-    if (isnan(so.eta) && so.kind == KAC_SOLVER_DDIM && !asks_for_own(o)) so.eta = 1;
-    double timesteps[1000];
-    const int n = kac_options_count(o, "timesteps");
-    if (n > KAC_COUNT_OF(timesteps))
-        return KAC_FAIL(KAC_E_USAGE, "--timesteps takes at most %d entries", KAC_COUNT_OF(timesteps));
-    for (int i = 0; i < n; i++) timesteps[i] = (double)kac_options_int_at(o, "timesteps", i);
-    if (n > 0) so.timesteps = timesteps, so.n_timesteps = n;
-    KAC_TRY(open_start(&so, &r->pipeline, o, n));
-    return kac_solver_init(&r->solver, schedule, &so);
+    kac_solver_options so;
+    double timesteps[KAC_MAX_TIMESTEPS];
+    KAC_TRY(kac_solver_options_read(&so, timesteps, &r->pipeline.schedule, o));
+    KAC_TRY(open_start(&so, &r->pipeline, o, so.n_timesteps));
+    return kac_solver_init(&r->solver, &r->pipeline.schedule, &so);
 }
 
 static kac_status fill_options(kac_latent_run *r, const kac_latent_setup *s, int batch) {

@@ -22,7 +22,7 @@ cJSON *kac_json_number(double v) {
 
 /* Opens events.jsonl for appending; a line cut by a kill is ended first. */
 static kac_status open_events(kac_run_folder *f) {
-    char *path = kac_run_folder_file(f, "events.jsonl");
+    char *path = kac_run_folder_file(f, f->log);
     if (path == NULL) return KAC_E_MEMORY;
     f->events_fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
     kac_status s = KAC_OK;
@@ -35,14 +35,14 @@ static kac_status open_events(kac_run_folder *f) {
     return s;
 }
 
-static kac_status folder_open(kac_run_folder *f, const char *path) {
-    *f = (kac_run_folder){.path = kac_strdup(path), .events_fd = -1, .start_ms = kac_now_ms()};
+static kac_status folder_open(kac_run_folder *f, const char *path, const char *log) {
+    *f = (kac_run_folder){.path = kac_strdup(path), .log = log, .events_fd = -1, .start_ms = kac_now_ms()};
     return f->path == NULL ? KAC_E_MEMORY : KAC_OK;
 }
 
-kac_status kac_run_folder_create(kac_run_folder *f, const char *path) {
-    KAC_TRY(folder_open(f, path));
-    char *run = kac_run_folder_file(f, "run.json"), *events = kac_run_folder_file(f, "events.jsonl");
+kac_status kac_run_folder_create(kac_run_folder *f, const char *path, const char *log) {
+    KAC_TRY(folder_open(f, path, log));
+    char *run = kac_run_folder_file(f, "run.json"), *events = kac_run_folder_file(f, log);
     kac_status s = run == NULL || events == NULL ? KAC_E_MEMORY : KAC_OK;
     if (s == KAC_OK && (access(run, F_OK) == 0 || access(events, F_OK) == 0))
         s = KAC_FAIL(KAC_E_USAGE, "%s holds a run already; give another --output, or --resume to go on with it", path);
@@ -56,8 +56,8 @@ kac_status kac_run_folder_create(kac_run_folder *f, const char *path) {
     return s;
 }
 
-kac_status kac_run_folder_resume(kac_run_folder *f, const char *path) {
-    KAC_TRY(folder_open(f, path));
+kac_status kac_run_folder_resume(kac_run_folder *f, const char *path, const char *log) {
+    KAC_TRY(folder_open(f, path, log));
     char *run = kac_run_folder_file(f, "run.json");
     kac_json j = {0};
     kac_status s = run == NULL ? KAC_E_MEMORY : KAC_OK;
@@ -109,14 +109,25 @@ kac_status kac_run_folder_event(kac_run_folder *f, const char *name, cJSON *even
     cJSON_Delete(event);
     char *line = text == NULL ? NULL : kac_format("%s\n", text);
     cJSON_free(text);
-    if (line == NULL) return KAC_FAIL(KAC_E_MEMORY, "out of memory while writing events.jsonl");
+    if (line == NULL) return KAC_FAIL(KAC_E_MEMORY, "out of memory while writing %s", f->log);
     const size_t n = strlen(line);
     const ssize_t put = write(f->events_fd, line, n); /* one call: a kill cuts at most this line */
     const int error = errno;
     kac_free(line);
     return put == (ssize_t)n
                ? KAC_OK
-               : KAC_FAIL(KAC_E_IO, "cannot write %s/events.jsonl: %s", f->path, strerror(put < 0 ? error : ENOSPC));
+               : KAC_FAIL(KAC_E_IO, "cannot write %s/%s: %s", f->path, f->log, strerror(put < 0 ? error : ENOSPC));
+}
+
+int64_t kac_run_folder_log_bytes(const kac_run_folder *f) {
+    return (int64_t)lseek(f->events_fd, 0, SEEK_END);
+}
+
+kac_status kac_run_folder_log_cut(kac_run_folder *f, int64_t n_bytes) {
+    if (n_bytes > kac_run_folder_log_bytes(f))
+        return KAC_FAIL(KAC_E_FORMAT, "%s/%s is shorter than its checkpoint says", f->path, f->log);
+    if (ftruncate(f->events_fd, (off_t)n_bytes) == 0) return KAC_OK;
+    return KAC_FAIL(KAC_E_IO, "cannot cut %s/%s: %s", f->path, f->log, strerror(errno));
 }
 
 static void add_ints(cJSON *object, const char *key, const int *v, int n) {

@@ -8,6 +8,7 @@
 
 typedef struct kac_run_folder {
     char *path;
+    const char *log; /* "events.jsonl": name of the file that events go to */
     int events_fd;
     double start_ms;
     double checkpoint_ms; /* when the last one was written */
@@ -15,10 +16,10 @@ typedef struct kac_run_folder {
     int resumed_step;     /* 0: fresh */
 } kac_run_folder;
 
-/* A fresh folder (made with parents). KAC_E_USAGE when it holds a run already; KAC_E_IO. */
-kac_status kac_run_folder_create(kac_run_folder *f, const char *path);
+/* A fresh folder (made with parents), with events in a file of the name `log`. KAC_E_USAGE when it holds a run already; KAC_E_IO. */
+kac_status kac_run_folder_create(kac_run_folder *f, const char *path, const char *log);
 /* One with an unfinished run: run.json is read. KAC_E_USAGE when there is none, or when it is finished. */
-kac_status kac_run_folder_resume(kac_run_folder *f, const char *path);
+kac_status kac_run_folder_resume(kac_run_folder *f, const char *path, const char *log);
 void kac_run_folder_close(kac_run_folder *f);
 
 /* Puts `value` (owned by the document from now on) under `key` of run.json, in memory. */
@@ -29,6 +30,10 @@ kac_status kac_run_folder_write(kac_run_folder *f, const char *state, const char
 /* Appends one event line; takes `event` over. */
 kac_status kac_run_folder_event(kac_run_folder *f, const char *name, cJSON *event);
 kac_status kac_run_folder_step(kac_run_folder *f, const kac_step_event *e, cJSON *counts);
+
+/* Bytes of the event file now; and back to so many, when what came later is done again. */
+int64_t kac_run_folder_log_bytes(const kac_run_folder *f);
+kac_status kac_run_folder_log_cut(kac_run_folder *f, int64_t n_bytes);
 
 /* Saves blobs to go on with step i_step + 1; at most one every two seconds unless `now`. */
 kac_status kac_run_folder_checkpoint(kac_run_folder *f, int i_step, const kac_blob *blobs, int n, bool now);
