@@ -311,8 +311,8 @@ const void *kac_tape_keep(kac_ctx *c, const void *data, size_t n) {
 
 kac_status kac_tape_open(kac_grad_tape *t, kac_ctx *c, size_t grads_bytes) {
     static const size_t generous = (size_t)64 << 30, notes_bytes = (size_t)4 << 30;
-    *t = (kac_grad_tape){.tape = {.record = record, .segment = c->keep_all ? NULL : record_segment, .keep = keep},
-                         .c = c};
+    *t = (kac_grad_tape){.tape = {.record = record, .segment = record_segment, .keep = keep}, .c = c};
+    if (c->keep_all) kac_tape_keep_segments(t);
     kac_status s = KAC_OK;
     if (c->scratch.counting)
         kac_arena_init_counting(&t->grads, "gradient");

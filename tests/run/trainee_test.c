@@ -261,7 +261,7 @@ static void test_bytes(const golden *g, const kac_parameters_spec *spec) {
 
 /* Without segments: more memory, the same bits. */
 static void test_keep_all(const golden *g) {
-    static float x[(ROWS + 1) * N * MAX_STATE], d[N * MAX_STATE];
+    static float x[(ROWS + 1) * N * MAX_STATE], d[N * MAX_STATE], first[N * MAX_STATE];
     double totals[N];
     model m, all;
     if (CHECK_OK(model_open(&m, g, kac_cpu_ops(), KAC_F32, &attention, N)) &&
@@ -269,8 +269,10 @@ static void test_keep_all(const golden *g) {
         all.c.keep_all = true;
         make_random(&m), make_random(&all);
         sample(&m, x, 3, totals, d);
+        memcpy(first, d, sizeof d);
+        m.c.scratch.peak = all.c.scratch.peak = 0; /* of the network alone */
         go_back(&m, x, 3, d);
-        sample(&all, x, 3, totals, d);
+        memcpy(d, first, sizeof d);
         go_back(&all, x, 3, d);
         CHECK(memcmp(m.t.grads, all.t.grads, (size_t)m.t.n_values * sizeof(float)) == 0);
         CHECK(all.c.scratch.peak > m.c.scratch.peak);
