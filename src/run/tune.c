@@ -303,6 +303,7 @@ static kac_status print_plan(kac_tune_job *j) {
     cJSON_AddNumberToObject(bytes, "host", (double)p->host_bytes);
     cJSON_AddNumberToObject(bytes, "total", (double)p->total_bytes);
     cJSON_AddNumberToObject(plan, "batch_size", p->batch);
+    cJSON_AddBoolToObject(plan, "checkpointing", !p->keep_all);
     cJSON_AddNumberToObject(plan, "values", (double)p->n_values);
     cJSON_AddNumberToObject(plan, "layers", p->n_layers);
     char *text = cJSON_Print(plan);
@@ -331,9 +332,10 @@ static kac_status tune(kac_tune_job *j) {
     KAC_TRY(kac_tune_wish_read(&j->wish, o, j->args->weights_dir));
     kac_tune_phase(j, "loading");
     const bool only_plan = kac_options_bool(o, "plan");
-    KAC_TRY(kac_tune_plan_run(&j->plan, &j->wish, batch_of(j), only_plan ? SIZE_MAX : kac_run_available_bytes(o)));
+    const size_t room = kac_run_available_bytes(o);
+    KAC_TRY(kac_tune_plan_run(&j->plan, &j->wish, batch_of(j), only_plan ? SIZE_MAX : room, room));
     if (only_plan) return print_plan(j);
-    KAC_TRY(kac_tune_model_open(&j->model, &j->wish, ops, &j->plan.sizes, j->plan.batch));
+    KAC_TRY(kac_tune_model_open(&j->model, &j->wish, ops, &j->plan));
     return run(j);
 }
 

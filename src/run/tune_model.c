@@ -220,11 +220,12 @@ static kac_status open_all(kac_tune_model *m, int batch) {
 }
 
 kac_status kac_tune_model_open(kac_tune_model *m, const kac_tune_wish *w, const struct kac_ops *ops,
-                               const kac_ctx_sizes *sizes, int batch) {
+                               const kac_tune_plan *plan) {
     *m = (kac_tune_model){.wish = w};
     const kac_dtype dtype = strcmp(kac_options_text(w->options, "dtype"), "bf16") == 0 ? KAC_BF16 : KAC_F32;
-    KAC_TRY(kac_ctx_open(&m->ctx, ops, dtype, (int)kac_options_int(w->options, "threads"), sizes));
-    const kac_status s = open_all(m, batch);
+    KAC_TRY(kac_ctx_open(&m->ctx, ops, dtype, (int)kac_options_int(w->options, "threads"), &plan->sizes));
+    m->ctx.keep_all = plan->keep_all;
+    const kac_status s = open_all(m, plan->batch);
     if (s != KAC_OK) kac_tune_model_close(m);
     return s;
 }
@@ -267,10 +268,10 @@ static size_t host_bytes(const kac_tune_model *m) {
     return (n + 4 * (size_t)m->trainee.n_values) * sizeof(float);
 }
 
-static kac_status plan_with(kac_tune_plan *plan, const kac_tune_wish *w, int batch) {
+static kac_status plan_with(kac_tune_plan *plan, const kac_tune_wish *w, int batch, bool keep_all) {
     kac_tune_model m;
-    *plan = (kac_tune_plan){.batch = batch};
-    KAC_TRY(kac_tune_model_open(&m, w, &kac_plan_ops, NULL, batch));
+    *plan = (kac_tune_plan){.batch = batch, .keep_all = keep_all};
+    KAC_TRY(kac_tune_model_open(&m, w, &kac_plan_ops, plan));
     const kac_status s = rehearse(&m, plan);
     plan->host_bytes += host_bytes(&m);
     plan->total_bytes =
@@ -280,14 +281,24 @@ static kac_status plan_with(kac_tune_plan *plan, const kac_tune_wish *w, int bat
     return s;
 }
 
-kac_status kac_tune_plan_run(kac_tune_plan *plan, const kac_tune_wish *w, int batch, size_t available) {
+/* Everything kept, where that leaves half of what is free. */
+static kac_status try_kept(kac_tune_plan *plan, const kac_tune_wish *w, size_t room) {
+    kac_tune_plan kept;
+    KAC_TRY(plan_with(&kept, w, plan->batch, true));
+    if (kept.total_bytes <= room / 2) *plan = kept;
+    return KAC_OK;
+}
+
+kac_status kac_tune_plan_run(kac_tune_plan *plan, const kac_tune_wish *w, int batch, size_t available, size_t room) {
     enum { LARGEST = 16 };
     const int64_t asked = kac_options_int(w->options, "batch-size"), drawn = kac_options_int(w->options, "batch");
     const bool fixed = batch > 0 || asked > 0;
     if (batch == 0) batch = (int)KAC_MIN(asked > 0 ? asked : KAC_MIN(drawn, LARGEST), KAC_UNET_MAX_BATCH / 2);
+    const char *how = kac_options_text(w->options, "checkpointing");
+    const bool off = strcmp(how, "off") == 0;
     for (;; batch = (batch + 1) / 2) {
-        KAC_TRY(plan_with(plan, w, batch));
-        if (plan->total_bytes <= available) return KAC_OK;
+        KAC_TRY(plan_with(plan, w, batch, off));
+        if (plan->total_bytes <= available) return off || strcmp(how, "on") == 0 ? KAC_OK : try_kept(plan, w, room);
         if (fixed || batch == 1) break;
     }
     return KAC_FAIL(

@@ -44,16 +44,18 @@ typedef struct kac_tune_plan {
     kac_ctx_sizes sizes;
     size_t gradients_bytes, host_bytes, total_bytes;
     int batch;
+    bool keep_all; /* of tapes, as in tensor/ctx.h */
     int64_t n_values;
     int n_layers;
 } kac_tune_plan;
 
-/* Rehearses without computing; chooses the batch (--batch, halved until it fits in `available` bytes, unless `batch` is not 0). Fails as
- * opening would on missing files and wrong options, and with KAC_E_MEMORY when it cannot fit. */
-kac_status kac_tune_plan_run(kac_tune_plan *plan, const kac_tune_wish *w, int batch, size_t available);
+/* Rehearses without computing; chooses the batch (--batch, halved until it fits in `available` bytes, unless `batch` is not 0), and whether
+ * tapes keep everything (--checkpointing; auto: when that fits into half of `room` bytes). Fails as opening would on missing files and wrong options, and with KAC_E_MEMORY when it cannot fit. */
+kac_status kac_tune_plan_run(kac_tune_plan *plan, const kac_tune_wish *w, int batch, size_t available, size_t room);
 
+/* plan: batch, keep_all and the sizes; of sizes 0 are generous. */
 kac_status kac_tune_model_open(kac_tune_model *m, const kac_tune_wish *w, const struct kac_ops *ops,
-                               const kac_ctx_sizes *sizes, int batch);
+                               const kac_tune_plan *plan);
 void kac_tune_model_close(kac_tune_model *m); /* a zeroed one is fine */
 
 #endif

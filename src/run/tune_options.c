@@ -76,6 +76,9 @@ const kac_option_spec kac_tune_options[] = {
      .help = "ref: slow, the formulas in plain C; onednn: products by oneDNN, for comparison"},
     {"memory-limit", 0, KAC_OPT_REAL, NULL, 0.001, 1e6, .meta = "GIB",
      .help = "refuse to start when more is needed (default: what is free)"},
+    {"checkpointing", 0, KAC_OPT_CHOICE, "auto", .choices = "auto|on|off",
+     .help = "on: half the working space, blocks run once more on the way back; auto: on where off would take more than half of what "
+             "is free. The same numbers either way"},
     {"plan", 0, KAC_OPT_BOOL, "false", .help = "print bytes, run nothing"},
     {"resume", 0, KAC_OPT_BOOL, "false", .help = "go on with the run in --output, to the same LoRA"},
     {"mix", 0, KAC_OPT_BOOL, "false", .help = "no tuning: the words are LoRA files and weights to mix into --output"},

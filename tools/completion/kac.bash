@@ -12,13 +12,20 @@ _kac() {
     "generate --init-latents") words="sample mean" ;;
     "generate --sampling-method") words="auto model ddim ddpm pndm lms euler euler-ancestral heun dpm2 dpm2-ancestral dpm++2m dpm++2m-sde dpm++2s dpm++2s-sde deis unipc lcm tcd flow-euler flow-euler-sde flow-heun" ;;
     "generate --scheduler") words="default karras exponential beta lu" ;;
-    "generate --steer") words="none best-of-n fk dps " ;;
+    "generate --steer") words="none best-of-n fk dps tds das is svdd " ;;
     "generate --dtype") words="f32 bf16" ;;
     "generate --backend") words="cpu ref onednn" ;;
     "generate --potential") words="difference max sum reward" ;;
     "generate --resampling") words="multinomial stratified systematic residual ssp" ;;
     "generate --gradient-form") words="score variance residual direction" ;;
     "generate --gradient-form") words="score variance residual direction" ;;
+    "generate --gradient-form") words="score variance residual direction" ;;
+    "generate --resampling") words="multinomial stratified systematic residual ssp" ;;
+    "generate --gradient-form") words="score variance residual direction" ;;
+    "generate --resampling") words="multinomial stratified systematic residual ssp" ;;
+    "generate --tempering") words="exponential linear none" ;;
+    "generate --gradient-form") words="score variance residual direction" ;;
+    "generate --choice") words="draw best" ;;
     "tune --method") words="alignprop " ;;
     "tune --balance") words="plain norm" ;;
     "tune --lora-format") words="kohya peft" ;;
@@ -29,6 +36,7 @@ _kac() {
     "tune --scheduler") words="default karras exponential beta lu" ;;
     "tune --dtype") words="f32 bf16" ;;
     "tune --backend") words="cpu ref onednn" ;;
+    "tune --checkpointing") words="auto on off" ;;
     "tune --mix-by") words="change factors" ;;
     "tune --lr-schedule") words="constant linear cosine" ;;
     "tune --loss") words="reward distance hinge" ;;
@@ -42,8 +50,8 @@ _kac() {
     esac
     if [ -z "$words" ] && [[ $cur == -* ]]; then
         case ${COMP_WORDS[1]} in
-        generate) words=" --prompt --prompts-file --negative-prompt --prompt-weighting --long-prompt --clip-skip --model --variant --prediction --output --width --height --init-img --strength --mask --init-latents --paste --steps --timesteps --cfg-scale --guidance-rescale --original-size --crop-top-left --target-size --negative-original-size --negative-crop-top-left --negative-target-size --aesthetic-score --negative-aesthetic-score --seed --sampling-method --scheduler --eta --steer --reward --combine --reward-timeout --particles --first-particle --lora --lora-merge --lora-partial --embedding --vae --preview-decoder --batch-size --threads --dtype --backend --memory-limit --plan --resume --previews --no-previews --lambda --lambda --potential --ess-threshold --resampling --score-every --score-start --score-end --score-steps --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --lambda --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --config --json --help" ;;
-        tune) words=" --method --prompt --prompts --eval-prompts --negative-prompt --reward --combine --reward-timeout --balance --eval-reward --diversity-clip --rounds --time --early-stop --eval-every --eval-samples --eval-seed --sweep --no-sweep --output --name --lora-format --train --rank --alpha --targets --init --init-lora --save-every --keep --model --variant --prediction --vae --width --height --steps --timesteps --cfg-scale --clip-skip --sampling-method --scheduler --eta --seed --batch-size --threads --dtype --backend --memory-limit --plan --resume --mix --mix-by --batch --accum --lr --weight-decay --beta1 --beta2 --adam-eps --clip --warmup --lr-schedule --lr-updates --ema --kl --l2 --trunc --loss --loss-target --unit-gradient --config --json --help" ;;
+        generate) words=" --prompt --prompts-file --negative-prompt --prompt-weighting --long-prompt --clip-skip --model --variant --prediction --output --width --height --init-img --strength --mask --init-latents --paste --steps --timesteps --cfg-scale --guidance-rescale --original-size --crop-top-left --target-size --negative-original-size --negative-crop-top-left --negative-target-size --aesthetic-score --negative-aesthetic-score --seed --sampling-method --scheduler --eta --steer --reward --combine --reward-timeout --particles --first-particle --lora --lora-merge --lora-partial --embedding --vae --preview-decoder --batch-size --threads --dtype --backend --memory-limit --plan --resume --previews --no-previews --lambda --lambda --potential --ess-threshold --resampling --score-every --score-start --score-end --score-steps --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --lambda --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --lambda --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --ess-threshold --resampling --lambda --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --ess-threshold --resampling --tempering --tempering-rate --tempering-start --lambda --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --lambda --candidates --choice --carry --no-carry --config --json --help" ;;
+        tune) words=" --method --prompt --prompts --eval-prompts --negative-prompt --reward --combine --reward-timeout --balance --eval-reward --diversity-clip --rounds --time --early-stop --eval-every --eval-samples --eval-seed --sweep --no-sweep --output --name --lora-format --train --rank --alpha --targets --init --init-lora --save-every --keep --model --variant --prediction --vae --width --height --steps --timesteps --cfg-scale --clip-skip --sampling-method --scheduler --eta --seed --batch-size --threads --dtype --backend --memory-limit --checkpointing --plan --resume --mix --mix-by --batch --accum --lr --weight-decay --beta1 --beta2 --adam-eps --clip --warmup --lr-schedule --lr-updates --ema --kl --l2 --trunc --loss --loss-target --unit-gradient --config --json --help" ;;
         score) words=" --reward --combine --reward-timeout --prompt --recursive --keep --copy-to --csv --threads --dtype --backend --config --json --help" ;;
         report) words=" --config --json --help" ;;
         info) words=" --config --json --help" ;;
