@@ -2,7 +2,10 @@
 #include <math.h>
 #include <string.h>
 
-enum { PARTS = 64 }; /* of the norm: summed apart and then in order, so that threads do not change its bits */
+enum {
+    PARTS = 64,         /* of the norm: summed apart and then in order, so that threads do not change its bits */
+    ALONE_MAX = 1 << 14 /* as many numbers one thread does faster than two */
+};
 
 kac_status kac_optimizer_open(kac_optimizer *opt, const kac_optimizer_options *o, const float *values, int64_t n) {
     *opt = (kac_optimizer){.o = *o, .n = n};
@@ -27,7 +30,7 @@ void kac_optimizer_close(kac_optimizer *opt) {
 static double norm_of(const float *g, int64_t n) {
     double sums[PARTS], sum = 0.0;
     const int64_t part = (n + PARTS - 1) / PARTS;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (n > ALONE_MAX)
     for (int p = 0; p < PARTS; p++) {
         double s = 0.0;
         for (int64_t i = p * part; i < KAC_MIN((p + 1) * part, n); i++) s += (double)g[i] * g[i];
@@ -60,7 +63,7 @@ kac_status kac_optimizer_step(kac_optimizer *opt, float *values, float *grads, d
     /* The average of few updates should not hold on to the start. */
     const double decay = fmin(o->ema, (1.0 + (double)opt->update) / (10.0 + (double)opt->update));
     const float follow = (float)(1.0 - decay);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (opt->n > ALONE_MAX)
     for (int64_t i = 0; i < opt->n; i++) {
         const float g = grads[i] *= scale;
         opt->m[i] += share1 * (g - opt->m[i]);

@@ -197,6 +197,14 @@ kac_status kac_chain_reward(kac_chain *ch, double *totals, float *d_x0) {
     return KAC_OK;
 }
 
+kac_status kac_chain_base(kac_chain *ch, float *out) {
+    kac_trainee *t = ch->t;
+    KAC_TRY(t->use(t, NULL));
+    for (int i_row = ch->draw.begin; i_row < ch->n_rows; i_row++)
+        KAC_TRY(predict_row(ch, i_row, out + i_row * row_size(ch)));
+    return t->use(t, t->values);
+}
+
 /* ---- the way back ---- */
 
 /* The gradients by what row i_row read: the state (in place of that by the next one, which g is), the network's output and past[].

@@ -60,6 +60,8 @@ void kac_chain_close(kac_chain *ch); /* a zeroed one is fine */
 kac_status kac_chain_sample(kac_chain *ch, const kac_chain_draw *draw);
 /* The rewards totals [n] of the final states; d_x0 [n, n_state] their gradients, NULL: not wanted. */
 kac_status kac_chain_reward(kac_chain *ch, double *totals, float *d_x0);
+/* What the base model says at every state of the rows that ran: out [n_rows, n, n_state]. θ in use is t->values afterwards. */
+kac_status kac_chain_base(kac_chain *ch, float *out);
 /* State of sample i before row i_row; i_row = n_rows: the final one. */
 const float *kac_chain_state(const kac_chain *ch, int i_row, int i);
 /* d_x0 [n, n_state] = dL/d x0. *kl_sum (NULL allowed) += the loss that plan->kl added. */
