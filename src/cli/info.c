@@ -2,6 +2,7 @@
  * are. */
 #include "info.h"
 #include "show.h"
+#include "train/trainer.h"
 #include "weights.h"
 #include <stdio.h>
 #include <string.h>
@@ -57,6 +58,9 @@ static kac_status describe_machine(cJSON *d) {
     cJSON *methods = cJSON_AddArrayToObject(d, "steering");
     for (const kac_method *const *m = kac_method_list(); *m != NULL; m++)
         cJSON_AddItemToArray(methods, cJSON_CreateString((*m)->name));
+    methods = cJSON_AddArrayToObject(d, "tuning");
+    for (const kac_tune_method *const *m = kac_tune_method_list(); *m != NULL; m++)
+        cJSON_AddItemToArray(methods, cJSON_CreateString((*m)->name));
     return KAC_OK;
 }
 
@@ -67,6 +71,7 @@ static kac_status describe_folder(cJSON *d, const char *path) {
     } kinds[] = {
         {"run.json", kac_info_run},
         {"events.jsonl", kac_info_run},
+        {"log.jsonl", kac_info_run},
         {"model_index.json", kac_info_pipeline},
         {"config.json", kac_info_component},
         {"adapter_config.json", kac_info_lora},

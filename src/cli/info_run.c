@@ -33,17 +33,18 @@ static void add_images(cJSON *d, const cJSON *images) {
 kac_status kac_info_run(cJSON *d, const char *dir) {
     char *path = kac_path_join(dir, "run.json");
     if (path == NULL) return KAC_E_MEMORY;
-    cJSON_AddStringToObject(d, "kind", "run");
-    cJSON_AddStringToObject(d, "path", dir);
     kac_json j = {0};
     const kac_status s = kac_json_load(&j, path);
     kac_free(path);
     KAC_TRY(s);
-    const char *const keys[] = {"state",   "error",   "started",    "version",     "command", "steer",
-                                "sampler", "seed",    "n_steps",    "n_particles", "groups",  "log_z",
-                                "counts",  "seconds", "peak_bytes", "options"};
+    cJSON_AddStringToObject(d, "kind", at(j.root, "tune") != NULL ? "tuning run" : "run");
+    cJSON_AddStringToObject(d, "path", dir);
+    const char *const keys[] = {"state", "error",    "started",  "version",    "command",   "steer",       "tune",
+                                "file",  "n_rounds", "n_layers", "n_values",   "rewards",   "held_out",    "before",
+                                "after", "sampler",  "seed",     "n_steps",    "n_prompts", "n_particles", "groups",
+                                "log_z", "counts",   "seconds",  "peak_bytes", "options"};
     for (int i = 0; i < KAC_COUNT_OF(keys); i++) copy(d, j.root, keys[i]);
-    add_images(d, at(j.root, "images"));
+    if (at(j.root, "images") != NULL || at(j.root, "tune") == NULL) add_images(d, at(j.root, "images"));
     kac_json_free(&j);
     return KAC_OK;
 }

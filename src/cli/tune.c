@@ -34,10 +34,12 @@ static double number_of(const cJSON *run, const char *object, const char *key) {
     return cJSON_IsNumber(v) ? v->valuedouble : NAN;
 }
 
-static void print_result(const kac_tune_result *r, const char *page) {
+static void print_result(const kac_cli *cli, const kac_tune_result *r, const char *page) {
     cJSON *run = r->json == NULL ? NULL : cJSON_Parse(r->json);
     printf("tuned    ");
     kac_cli_print_text(r->file);
+    if (strcmp(kac_options_text(cli->options, "train"), "full") == 0)
+        printf("  (a whole network: takes the place of unet/diffusion_pytorch_model.safetensors)");
     printf("\nreward   %.4g before, %.4g after", number_of(run, "before", "reward"), number_of(run, "after", "reward"));
     const cJSON *held = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(run, "after"), "held_out"),
                 *v;
@@ -81,7 +83,7 @@ static kac_status finish(const kac_cli *cli, const kac_tune_result *r, kac_statu
     else if (status == KAC_OK && cli->json)
         status = print_json(r, page);
     else if (status == KAC_OK)
-        print_result(r, page);
+        print_result(cli, r, page);
     kac_free(page), kac_free(error);
     return status;
 }

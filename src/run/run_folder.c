@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char checkpoint_name[] = "checkpoint.safetensors";
@@ -44,7 +45,8 @@ kac_status kac_run_folder_create(kac_run_folder *f, const char *path, const char
     KAC_TRY(folder_open(f, path, log));
     char *run = kac_run_folder_file(f, "run.json"), *events = kac_run_folder_file(f, log);
     kac_status s = run == NULL || events == NULL ? KAC_E_MEMORY : KAC_OK;
-    if (s == KAC_OK && (access(run, F_OK) == 0 || access(events, F_OK) == 0))
+    struct stat st; /* an empty log alone is what a kill at the very beginning leaves */
+    if (s == KAC_OK && (access(run, F_OK) == 0 || (stat(events, &st) == 0 && st.st_size > 0)))
         s = KAC_FAIL(KAC_E_USAGE, "%s holds a run already; give another --output, or --resume to go on with it", path);
     if (s == KAC_OK) s = kac_dir_make(path);
     kac_free(run), kac_free(events);

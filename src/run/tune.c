@@ -149,8 +149,9 @@ static void note_best(kac_tune_job *j, int64_t round) {
     const int64_t limit = kac_options_int(j->options, "early-stop");
     p->round_evaluated = round;
     if (j->model.held_out.n == 0) return;
-    if (round == 0 || j->progress.after.held_out[0] > p->best) {
-        p->best = j->progress.after.held_out[0], p->best_round = round, p->n_worse = 0;
+    if (round == 0 || p->after.held_out[0] > p->best) {
+        p->best = p->after.held_out[0], p->best_round = round, p->n_worse = 0;
+        p->best_scores = p->after;
         if (j->best != NULL)
             memcpy(j->best, kac_trainer_values(&j->trainer), (size_t)j->model.trainee.n_values * sizeof *j->best);
         return;
@@ -223,9 +224,10 @@ static kac_status finish_rounds(kac_tune_job *j) {
     const float *values = keeps_best ? j->best : kac_trainer_values(&j->trainer);
     const int64_t round = keeps_best ? j->progress.best_round : j->trainer.round;
     KAC_TRY(kac_run_folder_set(&j->folder, "before", kac_tune_scores_json(j, &j->progress.before)));
-    KAC_TRY(kac_run_folder_set(&j->folder, "after", kac_tune_scores_json(j, &j->progress.after)));
+    const kac_tune_scores *scores = keeps_best ? &j->progress.best_scores : &j->progress.after;
+    KAC_TRY(kac_run_folder_set(&j->folder, "after", kac_tune_scores_json(j, scores)));
     KAC_TRY(write_result(j, values, round));
-    return kac_options_bool(j->options, "sweep") ? kac_tune_sweep(j, values, round) : KAC_OK;
+    return kac_options_bool(j->options, "sweep") ? kac_tune_sweep(j, values, scores, round) : KAC_OK;
 }
 
 /* What had given finite rewards is kept; `status` says what happened. */

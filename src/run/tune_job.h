@@ -13,6 +13,7 @@ typedef struct kac_tune_progress {
     int64_t best_round, n_worse;   /* of the first held-out reward; evaluations since */
     int64_t stopped;               /* 1: early */
     kac_tune_scores before, after; /* of the base model; of the last evaluation */
+    kac_tune_scores best_scores;
     double best;
     kac_trainee_counts counts;
     double seconds; /* of rounds and evaluations so far */
@@ -70,7 +71,7 @@ kac_status kac_tune_evaluate(kac_tune_job *j, const char *event, const float *va
 kac_status kac_tune_write_values(kac_tune_job *j, const char *name, const float *values, int64_t round);
 /* checkpoints/NAME-000050.safetensors, and the oldest goes. */
 kac_status kac_tune_keep(kac_tune_job *j);
-/* The result at 0, 1/4 … 1 of its scale; what was evaluated already is not again. */
-kac_status kac_tune_sweep(kac_tune_job *j, const float *values, int64_t round);
+/* The result at 0, 1/4 … 1 of its scale; at 1 it has `scores`, of the evaluation after `round`. */
+kac_status kac_tune_sweep(kac_tune_job *j, const float *values, const kac_tune_scores *scores, int64_t round);
 
 #endif

@@ -93,6 +93,8 @@ static kac_status read_rewards(kac_tune_wish *w, const char *weights_dir) {
         KAC_TRY(add_text(&w->held_out, &w->n_held_out, kac_strdup(judges[i])));
     if (kac_options_int(o, "early-stop") > 0 && w->n_held_out == 0)
         return KAC_FAIL(KAC_E_USAGE, "--early-stop needs an --eval-reward to go by");
+    if (kac_options_int(o, "early-stop") > 0 && kac_options_int(o, "eval-every") == 0)
+        return KAC_FAIL(KAC_E_USAGE, "--early-stop needs evaluations on the way; --eval-every 0 has none");
     return KAC_OK;
 }
 

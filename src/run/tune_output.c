@@ -94,23 +94,17 @@ static kac_status log_known(kac_tune_job *j, int64_t round, double scale, const 
     return kac_tune_log_scores(j, "sweep", round, scale, s, name);
 }
 
-kac_status kac_tune_sweep(kac_tune_job *j, const float *values, int64_t round) {
-    static const double scales[] = {0.25, 0.5, 0.75, 1};
-    const bool known = round == j->progress.round_evaluated;
-    const kac_tune_scores last = j->progress.after;
+kac_status kac_tune_sweep(kac_tune_job *j, const float *values, const kac_tune_scores *scores, int64_t round) {
+    static const double scales[] = {0.25, 0.5, 0.75};
+    const kac_tune_scores last = *scores;
     float *scaled = kac_alloc((size_t)j->model.trainee.n_values * sizeof *scaled);
     kac_status s = scaled == NULL ? KAC_E_MEMORY : log_known(j, round, 0, &j->progress.before, 0);
     for (int i = 0; i < KAC_COUNT_OF(scales) && s == KAC_OK; i++) {
-        if (scales[i] == 1 && known) {
-            s = log_known(j, round, 1, &last, round);
-            continue;
-        }
         kac_parameters_scale(j->model.parameters, scaled, values, scales[i]);
         s = kac_tune_evaluate(j, "sweep", scaled, round, scales[i]);
     }
-    j->progress.after = last;
     kac_free(scaled);
-    return s;
+    return s == KAC_OK ? log_known(j, round, 1, &last, round) : s;
 }
 
 /* ---- what is tuned, on disk ---- */

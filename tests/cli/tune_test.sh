@@ -46,7 +46,8 @@ refuses 2 "matches no layer" "${small[@]}" --targets to_x -o "$dir/run"
 refuses 2 "alpha" "${small[@]}" --alpha 0 -o "$dir/run"
 refuses 2 "--train full" "${small[@]}" --train full --rank 4 -o "$dir/run"
 refuses 2 "--name" "${small[@]}" --name a/b -o "$dir/run"
-refuses 2 "early-stop" "${small[@]}" --model weights/shapes-64 --reward brightness=0.5 --early-stop 2 -o "$dir/run"
+refuses 2 "needs an --eval-reward" "${small[@]}" --model weights/shapes-64 --reward brightness=0.5 --early-stop 2 -o "$dir/run"
+refuses 2 "--eval-every 0 has none" "${small[@]}" --early-stop 2 -o "$dir/run"
 other=$("$kac" tune --help | sed -n 's/^--method \([a-z0-9-]*\):.*/\1/p' | grep -v '^alignprop$' | head -1)
 [ -n "$other" ] && refuses 2 "--method alignprop" --method "$other" --trunc perstep -o "$dir/run"
 
@@ -108,7 +109,7 @@ assert b"parameters" in png and b"Tuned by: alignprop, Round: 2" in png
 P
 refuses 2 "holds a run already" "${small[@]}" -o "$dir/run"
 refuses 2 "finished already" --resume -o "$dir/run"
-"$kac" info "$dir/run" --json >"$dir/out" && grep -q '"alignprop"' "$dir/out" || fail "info of a tuning run"
+"$kac" info "$dir/run" --json >"$dir/out" && grep -q '"tuning run"' "$dir/out" || fail "info of a tuning run"
 "$kac" info "$dir/run/tuned.safetensors" --json | grep -q '"kohya"' || fail "info of the LoRA"
 rm "$dir/run/index.html"
 "$kac" report "$dir/run" >/dev/null && grep -q "Before and after" "$dir/run/index.html" || fail "report of a tuning run"
@@ -144,5 +145,8 @@ refuses 2 "exists" --mix "$dir/run/tuned.safetensors" "$dir/peft/tuned.safetenso
 # --init-lora goes on from a file
 "$kac" tune "${small[@]}" --rounds 1 --init-lora "$dir/run/tuned.safetensors" -o "$dir/again" >/dev/null 2>"$dir/err" || fail "--init-lora: $(cat "$dir/err")"
 refuses 2 "another --lr" --resume -o "$dir/nan" --lr 0.5
+mkdir "$dir/begun" && : >"$dir/begun/log.jsonl" # what a kill at the very beginning leaves
+"$kac" tune "${small[@]:0:15}" --rounds 1 --train full --lr 1e-5 --dtype bf16 -o "$dir/begun" >/dev/null 2>"$dir/err" || fail "--train full: $(cat "$dir/err")"
+"$kac" info "$dir/begun/tuned.safetensors" --json | grep -q '"conv_in.weight"' || fail "info of a whole network"
 echo "$n refusals, $bad failed"
 [ $bad -eq 0 ]
