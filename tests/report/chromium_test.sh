@@ -18,27 +18,38 @@ cp "$page" "$dir/alone/index.html" # self-contained: without the folder's pictur
 probe='<script>addEventListener("load",()=>{const all=[...document.images];
 const wide=document.documentElement.scrollWidth-document.documentElement.clientWidth;
 document.title="images "+all.length+" shown "+all.filter(i=>i.complete&&i.naturalWidth>0).length+" overflow "+wide;});</script>'
-sed "s/<meta http-equiv=\"Content-Security-Policy\"[^>]*>//" "$page" >"$dir/alone/probe.html"
-grep -q 'Content-Security-Policy' "$page"
-if grep -q 'Content-Security-Policy' "$dir/alone/probe.html"; then echo "the probe could not be prepared"; exit 1; fi
-printf '%s' "$probe" >>"$dir/alone/probe.html"
 
 browse() { # window, file, more flags
     timeout 120 "$browser" --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --user-data-dir="$dir/profile" --no-first-run \
         --disable-background-networking --enable-logging=stderr --v=0 --window-size="$1" --dump-dom "file://$2" 2>"$dir/log" >"$dir/dom"
 }
 
+probed() { # page, copy with the probe
+    sed "s/<meta http-equiv=\"Content-Security-Policy\"[^>]*>//" "$1" >"$2"
+    grep -q 'Content-Security-Policy' "$1"
+    if grep -q 'Content-Security-Policy' "$2"; then echo "the probe could not be prepared"; exit 1; fi
+    printf '%s' "$probe" >>"$2"
+}
+probed "$page" "$dir/alone/probe.html"
+
 fail=0
 browse 1100,900 "$dir/alone/index.html"
 if grep -F ':CONSOLE' "$dir/log"; then echo "the page wrote to the console"; fail=1; fi
-expect() { # window
-    browse "$1" "$dir/alone/probe.html"
+expect() { # window, page with the probe, its pictures
+    browse "$1" "$2"
     title=$(grep -o '<title>images[^<]*' "$dir/dom" | head -1 || true)
     echo "$1: ${title#<title>}"
-    case $title in "<title>images 56 shown 56 overflow 0") ;; *) echo "wanted 56 pictures, all shown, no overflow"; fail=1 ;; esac
+    case $title in "<title>images $3 shown $3 overflow 0") ;; *) echo "wanted $3 pictures, all shown, no overflow"; fail=1 ;; esac
 }
-expect 1100,900
-expect 390,800
+expect 1100,900 "$dir/alone/probe.html" 56
+expect 390,800 "$dir/alone/probe.html" 56
+
+# the page of a tuning run: five evaluations (the first and last twice), five scales
+python3 tests/report/make_tune_fixture.py "$dir/tune"
+"$KAC_BINARY" report "$dir/tune" >"$dir/said"
+probed "$dir/tune/index.html" "$dir/alone/tune.html"
+expect 1100,900 "$dir/alone/tune.html" 12
+expect 390,800 "$dir/alone/tune.html" 12
 
 # the check must be able to fail: a console message is seen
 printf '<script>console.error("probe")</script>' >>"$dir/alone/probe.html"
