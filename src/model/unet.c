@@ -216,9 +216,8 @@ static kac_status run_up_sampler(pass *p, const kac_unet_block *b, kac_tensor *x
 static kac_status run_up(pass *p, const kac_unet_block *b, kac_tensor *x) {
     for (int i = 0; i < b->n_resnets; i++) {
         const kac_tensor skip = p->skip[--p->n_skip];
-        kac_tensor y = next_turn(p, x->shape[0], x->shape[1], x->shape[2], b->n_out), both = KAC_NONE;
-        KAC_TRY(kac_concat(p->c, &both, *x, skip, 3));
-        KAC_TRY(kac_nn_resnet_run(p->c, &y, &b->resnet[i], both, p->time));
+        kac_tensor y = next_turn(p, x->shape[0], x->shape[1], x->shape[2], b->n_out);
+        KAC_TRY(kac_nn_resnet_join(p->c, &y, &b->resnet[i], *x, skip, p->time));
         *x = y;
         kac_scope_close(p->c, p->mark[p->n_skip]);
         KAC_TRY(attend(p, b, i, x));

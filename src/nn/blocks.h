@@ -35,6 +35,9 @@ typedef struct kac_nn_resnet {
 kac_status kac_nn_resnet_load(const kac_loader *l, kac_nn_resnet *m, kac_path path, kac_nn_resnet_opt o);
 /* out must not alias x. */
 kac_status kac_nn_resnet_run(kac_ctx *c, kac_tensor *out, const kac_nn_resnet *m, kac_tensor x, kac_nn_time time);
+/* The same of x and `more` side by side along the channels; while a tape records they are put together again instead of kept. */
+kac_status kac_nn_resnet_join(kac_ctx *c, kac_tensor *out, const kac_nn_resnet *m, kac_tensor x, kac_tensor more,
+                              kac_nn_time time);
 
 /* ---- self-attention over pixels (the Attention of UNet2DModel and of autoencoders) ---- */
 typedef struct kac_nn_attention {

@@ -47,7 +47,7 @@ static kac_status middle(kac_ctx *c, kac_tensor *h, const kac_nn_resnet *m, kac_
 
 typedef struct resnet_call {
     const kac_nn_resnet *m;
-    kac_tensor out, x;
+    kac_tensor out, x, more; /* more: none, or further channels of the input */
     kac_nn_time time;
 } resnet_call;
 
@@ -55,8 +55,12 @@ static kac_status run_call(kac_ctx *c, const void *args) {
     const resnet_call *call = args;
     const kac_nn_resnet *m = call->m;
     const kac_nn_resnet_opt *o = &m->o;
-    const kac_tensor x = call->x;
     const size_t mark = kac_scope_open(c);
+    kac_tensor x = call->x, both = KAC_NONE;
+    if (call->more.data != NULL) {
+        KAC_TRY(kac_concat(c, &both, x, call->more, 3));
+        x = both;
+    }
     kac_tensor h = KAC_NONE, h2 = KAC_NONE, skip = x, out = call->out;
     kac_tensor sum = o->out_scale != 1 ? kac_scope_reuse(c, out) : out;
     KAC_TRY(kac_nn_norm_run(c, &h, &m->norm1, x, o->act));
@@ -79,12 +83,17 @@ static kac_status run_call(kac_ctx *c, const void *args) {
     return KAC_OK;
 }
 
-kac_status kac_nn_resnet_run(kac_ctx *c, kac_tensor *out, const kac_nn_resnet *m, kac_tensor x, kac_nn_time time) {
+kac_status kac_nn_resnet_join(kac_ctx *c, kac_tensor *out, const kac_nn_resnet *m, kac_tensor x, kac_tensor more,
+                              kac_nn_time time) {
     const int resample = m->o.resample;
     const int64_t height = resample > 0 ? 2 * x.shape[1] : resample < 0 ? x.shape[1] / 2 : x.shape[1];
     const int64_t width = resample > 0 ? 2 * x.shape[2] : resample < 0 ? x.shape[2] / 2 : x.shape[2];
     KAC_TRY(kac_nn_out(c, out, x.shape[0], height, width, m->o.n_out));
-    const resnet_call call = {m, *out, x, time};
+    const resnet_call call = {m, *out, x, more, time};
     KAC_TRY(kac_segment(c, run_call, &call, sizeof call, *out));
     return kac_tap(c, *out, "%s", m->path.s);
+}
+
+kac_status kac_nn_resnet_run(kac_ctx *c, kac_tensor *out, const kac_nn_resnet *m, kac_tensor x, kac_nn_time time) {
+    return kac_nn_resnet_join(c, out, m, x, KAC_NONE, time);
 }
