@@ -52,6 +52,7 @@ static void add_details(cJSON *d, kac_source *s, kac_reward_content content) {
         add_image_text(d, s);
         break;
     case KAC_CONTENT_CLASSIFIER:
+    case KAC_CONTENT_JPEG_SIZE:
     case KAC_CONTENT_OTHER:
         break;
     }

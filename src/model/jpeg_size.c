@@ -1,7 +1,6 @@
 #include "model/jpeg_size.h"
 #include "model/config.h"
 #include "nn/scope.h"
-#include <string.h>
 
 enum { BLOCK = 8, UNIT = 16, FREQUENCIES = 64, PATCH = 3 * BLOCK * BLOCK, SPREAD = 3 * FREQUENCIES, HIDDEN = 32 };
 
@@ -13,16 +12,16 @@ static kac_status load_half(kac_jpeg_half *m, const kac_loader *l, const char *n
     return kac_nn_linear_load(l, &m->out, kac_path_of("%s.out", name).s, HIDDEN, 1, true);
 }
 
-static kac_status load(kac_jpeg_size_net *m, kac_ctx *c, const kac_source *s) {
+kac_status kac_jpeg_size_load(kac_jpeg_size_net *m, kac_ctx *c, const kac_source *source) {
     static const char *const planes[KAC_JPEG_PLANES] = {"dct.y", "dct.b", "dct.r"};
-    const char *type = "";
     int64_t quality = 0;
-    KAC_TRY(kac_json_text(&s->config, s->config.root, "model_type", &type));
-    KAC_TRY(kac_config_int(&s->config, s->config.root, "quality", &quality, 1, 100));
-    if (strcmp(type, "kac-jpeg-size") != 0 || quality != 95)
-        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: \"model_type\" must be \"kac-jpeg-size\" and \"quality\" 95",
-                        s->config.name);
-    const kac_loader l = kac_source_loader(s, c);
+    *m = (kac_jpeg_size_net){0};
+    if (source->config.root != NULL)
+        KAC_TRY(kac_config_int(&source->config, source->config.root, "quality", &quality, 0, 100));
+    if (quality != 95)
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: config.json must say \"quality\": 95, which is what rewards measure",
+                        source->path);
+    const kac_loader l = kac_source_loader(source, c);
     for (int i = 0; i < KAC_JPEG_PLANES; i++)
         KAC_TRY(kac_nn_linear_load(&l, &m->dct[i], planes[i], PATCH, FREQUENCIES, i == 0));
     kac_tensor sign;
@@ -30,15 +29,6 @@ static kac_status load(kac_jpeg_size_net *m, kac_ctx *c, const kac_source *s) {
     KAC_TRY(kac_weight_pack(c, &m->sign, sign, 1));
     KAC_TRY(load_half(&m->half[0], &l, "luma"));
     return load_half(&m->half[1], &l, "chroma");
-}
-
-kac_status kac_jpeg_size_load(kac_jpeg_size_net *m, kac_ctx *c, const char *dir) {
-    kac_source s;
-    *m = (kac_jpeg_size_net){0};
-    KAC_TRY(kac_source_open_dir(&s, dir, "model"));
-    const kac_status status = load(m, c, &s);
-    kac_source_close(&s);
-    return status;
 }
 
 /* ---- running ---- */

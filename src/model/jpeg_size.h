@@ -19,8 +19,8 @@ typedef struct kac_jpeg_size_net {
 
 enum { KAC_JPEG_PLANES = 3 };
 
-/* dir/config.json with "model_type": "kac-jpeg-size", "quality": 95. KAC_E_IO, KAC_E_FORMAT, KAC_E_SHAPE. */
-kac_status kac_jpeg_size_load(kac_jpeg_size_net *m, kac_ctx *c, const char *dir);
+/* config.json says "quality": 95. KAC_E_FORMAT, KAC_E_UNSUPPORTED, KAC_E_SHAPE. */
+kac_status kac_jpeg_size_load(kac_jpeg_size_net *m, kac_ctx *c, const kac_source *source);
 
 /* bits[0 … 2] [n, h, w, 1] of c->dtype in scratch: of each block of Y, Cb, Cr. images [n, H, W, 3] f32 in 0 … 1 of any size; sides are filled up to
  * multiples of 16 by repeating the last row and column, as a JPEG does. */

@@ -1,6 +1,7 @@
 #include "reward/jpeg_reward.h"
 #include "io/image.h"
 #include "model/jpeg_size.h"
+#include "reward/reward_files.h"
 #include "tensor/tape.h"
 #include <math.h>
 #include <string.h>
@@ -85,6 +86,16 @@ static kac_status jpeg_grad(kac_image_reward *r, kac_tensor images, const int *p
 
 /* ---- opening ---- */
 
+static kac_status open_net(kac_jpeg_size_net *net, kac_ctx *c, const char *dir) {
+    kac_source s;
+    KAC_TRY(kac_reward_source_open(&s, dir));
+    const kac_status status = kac_reward_content_of(&s) == KAC_CONTENT_JPEG_SIZE
+                                  ? kac_jpeg_size_load(net, c, &s)
+                                  : kac_reward_wrong_content(&s, "the network of weights/jpeg-size");
+    kac_source_close(&s);
+    return status;
+}
+
 static kac_status jpeg_open(kac_image_reward *r, const char *dir, double sign) {
     jpeg_reward *self = kac_alloc(sizeof *self);
     if (self == NULL) return KAC_E_MEMORY;
@@ -92,7 +103,7 @@ static kac_status jpeg_open(kac_image_reward *r, const char *dir, double sign) {
     r->self = self, r->score = jpeg_score, r->close = jpeg_close;
     if (dir == NULL) return KAC_OK;
     r->grad = jpeg_grad;
-    return kac_jpeg_size_load(&self->net, r->c, dir);
+    return open_net(&self->net, r->c, dir);
 }
 
 kac_status kac_incompressibility_reward_open(kac_image_reward *r, const char *dir) {

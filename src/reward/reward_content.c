@@ -34,6 +34,7 @@ kac_reward_content kac_reward_content_of(const kac_source *s) {
     if (has(s, "visual_projection.weight") && has(s, "text_projection.weight")) return KAC_CONTENT_CLIP;
     if (kac_open_clip_is(&s->weights)) return KAC_CONTENT_OPEN_CLIP;
     if (has_ending(s, "visual_encoder.cls_token") && has(s, "mlp.layers.0.weight")) return KAC_CONTENT_IMAGE_REWARD;
+    if (has(s, "sign.weight") && has(s, "dct.y.weight")) return KAC_CONTENT_JPEG_SIZE;
     if (has(s, "classifier.weight") && has_ending(s, "embeddings.cls_token")) return KAC_CONTENT_CLASSIFIER;
     return is_head(&s->weights) ? KAC_CONTENT_HEAD : KAC_CONTENT_OTHER;
 }
@@ -46,6 +47,7 @@ const char *kac_reward_content_text(kac_reward_content content) {
         [KAC_CONTENT_IMAGE_REWARD] = "ImageReward (reward image-reward)",
         [KAC_CONTENT_HEAD] = "the head of a predictor on embeddings (reward aesthetic, behind a CLIP and '+')",
         [KAC_CONTENT_CLASSIFIER] = "a classifier (reward classifier)",
+        [KAC_CONTENT_JPEG_SIZE] = "sizes of JPEGs (gradients of rewards compressibility, incompressibility, jpeg)",
         [KAC_CONTENT_MPS] = "the multi-dimensional preference score (reward mps)"};
     return texts[content];
 }

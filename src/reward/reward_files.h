@@ -21,6 +21,7 @@ typedef enum kac_reward_content {
     KAC_CONTENT_IMAGE_REWARD, /* BLIP with ImageReward's head */
     KAC_CONTENT_HEAD,         /* linear layers on embeddings: aesthetic predictors */
     KAC_CONTENT_CLASSIFIER,   /* transformers ViTForImageClassification, or a network described in JSON */
+    KAC_CONTENT_JPEG_SIZE,    /* weights/jpeg-size */
     KAC_CONTENT_MPS           /* CLIP with the cross-attention of the multi-dimensional preference score */
 } kac_reward_content;
 kac_reward_content kac_reward_content_of(const kac_source *s);

@@ -48,6 +48,28 @@ static void test_sizes(void) {
     CHECK(reward_of("compressibility", &p, "") == -kb);
 }
 
+/* The shipped network is added where it is installed; another folder is named for what it is. */
+static void test_jpeg_folder(void) {
+    kac_image_reward *r = NULL;
+    char *with = kac_image_reward_expand("compressibility:2", "weights"),
+         *without = kac_image_reward_expand("compressibility:2", "tests"),
+         *own = kac_image_reward_expand("jpeg=other,log", "weights");
+    CHECK_TEXT(with, "compressibility=weights/jpeg-size:2");
+    CHECK_TEXT(without, "compressibility:2");
+    CHECK_TEXT(own, "jpeg=other,log");
+    if (CHECK_OK(kac_image_reward_open(&r, &ctx, with))) {
+        CHECK_TEXT(r->name, "compressibility");
+        CHECK(r->weight == 2 && r->grad != NULL);
+        kac_image_reward_close(r);
+    }
+    CHECK_FAILS(
+        kac_image_reward_open(&r, &ctx, "compressibility=weights/shapes-clip"), KAC_E_FORMAT,
+        "weights/shapes-clip is a CLIP (rewards clip, clip-logit, clipscore, pickscore; with a head aesthetic); "
+        "wanted is the network of weights/jpeg-size");
+    CHECK_FAILS(kac_image_reward_open(&r, &ctx, "clip=weights/jpeg-size"), KAC_E_FORMAT, "is sizes of JPEGs");
+    kac_free(with), kac_free(without), kac_free(own);
+}
+
 static kac_scene scene_of(int n, const kac_scene_object *objects) {
     kac_scene s = {.n = n, .background = KAC_BG_WHITE};
     for (int i = 0; i < n; i++) s.objects[i] = objects[i];
@@ -107,6 +129,7 @@ int main(void) {
     if (!CHECK_OK(kac_ctx_open(&ctx, &kac_ref_ops, KAC_F32, 1, NULL))) return check_done();
     test_colors();
     test_sizes();
+    test_jpeg_folder();
     test_shares();
     test_judged();
     kac_ctx_close(&ctx);
