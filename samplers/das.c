@@ -2,7 +2,7 @@
  * early rewards of a blurred x0-hat select less. With n_steps K and j steps after the start of the tempering:
  *     exponential  min((1 + gamma)^j − 1, 1); gamma by default so that it is 1 after 0.87 K steps (published: 0.008 at K = 100)
  *     linear       min(gamma j, 1); gamma by default 1 / (0.87 K)
- * Published besides: lambda = 200 for aesthetic scores and 100 for CLIP's cosine, 4 particles, ssp below half the effective size. */
+ */
 #include "samplers/methods.h"
 #include "samplers/twisted.h"
 #include <math.h>
@@ -18,7 +18,17 @@ static const kac_option_spec options[] = {
     {"tempering-rate", 0, KAC_OPT_REAL, NULL, 1e-9, 1e3, NULL, "GAMMA",
      "its rate for each step (default: full strength after 87 % of the steps)", false},
     {"tempering-start", 0, KAC_OPT_REAL, "0", 0, 1, NULL, "SHARE", "share of the steps before it grows", false},
+    KAC_OPTION_PRESET("aesthetic|clip|pickscore", "for the reward of that name, 100 steps"),
     KAC_OPTIONS_END};
+
+/* λ = 1 / KL coefficient; PickScore was taken without its logit scale of about 100. */
+#define PUBLISHED                                                                                                      \
+    " ess-threshold=0.5 resampling=ssp tempering=exponential tempering-rate=0.008 gradient-scale=1 "                   \
+    "gradient-form=variance gradient-clip=0 steps=100 eta=1 sampling-method=ddim particles=4 cfg-scale=5"
+static const kac_preset presets[] = {{"aesthetic", "lambda=200" PUBLISHED},
+                                     {"clip", "lambda=100" PUBLISHED},
+                                     {"pickscore", "lambda=100" PUBLISHED},
+                                     {NULL, NULL}};
 
 static void fill_temper(double *temper, int n_steps, const kac_options *o) {
     const char *kind = kac_options_text(o, "tempering");
@@ -48,4 +58,5 @@ const kac_method kac_method_das = {
     .options = options,
     .run = run,
     .needs_density = true,
-    .needs_grad = kac_guidance_asked};
+    .needs_grad = kac_guidance_asked,
+    .presets = presets};

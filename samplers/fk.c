@@ -30,7 +30,19 @@ static const kac_option_spec options[] = {
     {"score-steps", 0, KAC_OPT_LIST, NULL, 0, 100000, NULL, "LIST",
      "these steps instead, e.g. 5,10,20; the final samples are always scored", false},
     KAC_OPTIONS_GUIDANCE("0", "variance"),
+    KAC_OPTION_PRESET("paper|launch|repository", "of the paper's samples, its launch script, the code's own defaults"),
     KAC_OPTIONS_END};
+
+/* Singhal et al.: 100 ancestral DDIM steps of Stable Diffusion with ImageReward. That code's last potential and what it does between
+ * resamplings are not taken over: the target stays exact. */
+#define PUBLISHED                                                                                                      \
+    "resampling=multinomial steps=100 eta=1 sampling-method=ddim particles=4 cfg-scale=7.5 gradient-scale=0"
+static const kac_preset presets[] = {
+    {"paper", "lambda=2 potential=max score-every=20 score-start=20 score-end=80 ess-threshold=0.5 " PUBLISHED},
+    {"launch", "lambda=10 potential=max score-every=20 score-start=20 score-end=80 ess-threshold=1 " PUBLISHED},
+    {"repository",
+     "lambda=10 potential=difference score-every=5 score-start=5 score-end=30 ess-threshold=1 " PUBLISHED},
+    {NULL, NULL}};
 
 typedef enum potential { DIFFERENCE, MAX, SUM, REWARD } potential;
 
@@ -157,4 +169,5 @@ const kac_method kac_method_fk = {
     .options = options,
     .run = run,
     .needs_density = true,
-    .needs_grad = kac_guidance_asked};
+    .needs_grad = kac_guidance_asked,
+    .presets = presets};

@@ -1,4 +1,6 @@
+#include "base/base.h"
 #include "samplers/methods.h"
+#include <stdio.h>
 #include <string.h>
 
 static const kac_method *const methods[] = {&kac_method_none, &kac_method_best_of_n, &kac_method_fk,
@@ -7,6 +9,23 @@ static const kac_method *const methods[] = {&kac_method_none, &kac_method_best_o
 
 const kac_method *const *kac_method_list(void) {
     return methods;
+}
+
+/* Sets "name=value" unless it was set already. */
+static kac_status set_one(kac_options *o, const char *setting) {
+    char name[64], value[64];
+    KAC_ASSERT(sscanf(setting, " %63[^=]=%63s", name, value) == 2);
+    return kac_options_has(o, name) && !kac_options_given(o, name) ? kac_options_set(o, name, value) : KAC_OK;
+}
+
+kac_status kac_method_preset(const kac_method *method, kac_options *o) {
+    const char *name = kac_options_has(o, "preset") ? kac_options_text(o, "preset") : NULL;
+    for (const kac_preset *p = method->presets; name != NULL && p != NULL && p->name != NULL; p++) {
+        if (strcmp(p->name, name) != 0) continue;
+        for (const char *at = p->settings; *at != '\0'; at += strcspn(at, " "), at += strspn(at, " "))
+            KAC_TRY(set_one(o, at));
+    }
+    return KAC_OK;
 }
 
 const kac_method *kac_method_find(const char *name) {

@@ -11,6 +11,12 @@ extern const kac_method kac_method_none, kac_method_best_of_n, kac_method_fk, ka
  * one prompt: a sample that is one such unit better weighs e^10. */
 #define KAC_OPTION_LAMBDA                                                                                              \
     { "lambda", 0, KAC_OPT_REAL, "10", -1e6, 1e6, NULL, "X", "target density: base × exp(X · reward)", false }
+/* Names of the method's presets, by |. */
+#define KAC_OPTION_PRESET(names, what)                                                                                 \
+    {                                                                                                                  \
+        "preset", 0, KAC_OPT_CHOICE, NULL, 0, 0, names, NULL,                                                          \
+            "published settings, for all options that are not given: " what, false                                     \
+    }
 #define KAC_OPTIONS_END                                                                                                \
     { NULL, 0, KAC_OPT_BOOL, NULL, 0, 0, NULL, NULL, NULL, false }
 

@@ -21,7 +21,12 @@ static const kac_option_spec options[] = {
      false},
     {"carry", 0, KAC_OPT_BOOL, "true", 0, 0, NULL, NULL, "weigh chains by their candidates; off: as published, biased",
      false},
+    KAC_OPTION_PRESET("paper|code", "as written, and as released (the best candidate goes on)"),
     KAC_OPTIONS_END};
+
+#define PUBLISHED "carry=false candidates=20 particles=20 steps=50 eta=1 sampling-method=ddim cfg-scale=7.5"
+static const kac_preset presets[] = {
+    {"paper", "lambda=100 choice=draw " PUBLISHED}, {"code", "lambda=100 choice=best " PUBLISHED}, {NULL, NULL}};
 
 typedef struct svdd {
     kac_swarm swarm;
@@ -130,4 +135,5 @@ const kac_method kac_method_svdd = {
     .summary = "chains that choose among candidates at every step; carried and drawn, exact: base × exp(λ r)",
     .options = options,
     .run = run,
-    .needs_density = true};
+    .needs_density = true,
+    .presets = presets};

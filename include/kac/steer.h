@@ -31,6 +31,12 @@ typedef struct kac_particles {
 /* Frees the arrays and clears the struct; a cleared one is fine. */
 void kac_particles_free(kac_particles *p);
 
+/* Settings that were published with a method: what its option --preset stands for. */
+typedef struct kac_preset {
+    const char *name;     /* NULL ends a list */
+    const char *settings; /* "lambda=2 steps=100": the method's own options and those of the program around it */
+} kac_preset;
+
 typedef struct kac_method {
     const char *name;
     const char *summary;            /* one line for --help; says what the samples stand for */
@@ -41,7 +47,12 @@ typedef struct kac_method {
     bool needs_density; /* steps must draw noise, or copies of a particle would stay copies */
     /* Whether it will follow gradients under these options; the process and the reward need one then. NULL: never. */
     bool (*needs_grad)(const kac_options *options);
+    const kac_preset *presets; /* of its option "preset"; NULL: none */
 } kac_method;
+
+/* Gives every option that was not set, and that `options` has, what the preset says that its option "preset" names. Does nothing without
+ * one. */
+kac_status kac_method_preset(const kac_method *method, kac_options *options);
 
 /* NULL when there is none of that name. */
 const kac_method *kac_method_find(const char *name);

@@ -268,6 +268,8 @@ static kac_status fill(kac_cli *cli, const arg_item *items, int n) {
         s = kac_options_set(cli->options, command->words_option, cli->words[i]);
     if (s == KAC_OK && source.object != NULL) s = kac_cli_config(cli->options, &source.j, source.object, source.only);
     kac_json_free(&source.j);
+    if (s == KAC_OK && command->methods != NULL && command->methods->settle != NULL)
+        s = command->methods->settle(cli->options, method);
     if (s == KAC_OK) cli->json = kac_options_bool(cli->options, "json");
     return s;
 }

@@ -21,6 +21,8 @@ typedef struct kac_cli_methods {
     bool (*at)(kac_cli_method *out, int i); /* false: there is no method i */
     const kac_option_spec *shared;          /* options of all of them beside the command's; NULL: none */
     const char *shared_title;
+    /* What the chosen method makes of options once all are read, e.g. of a preset; NULL: nothing. */
+    kac_status (*settle)(kac_options *o, const char *method);
 } kac_cli_methods;
 
 /* false when there is none of that name. */

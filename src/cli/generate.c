@@ -87,7 +87,12 @@ static bool method_at(kac_cli_method *out, int i) {
     return m != NULL;
 }
 
-static const kac_cli_methods methods = {.option = "steer", .what = "steering method", .at = method_at};
+static kac_status settle(kac_options *o, const char *method) {
+    return kac_method_preset(kac_method_find(method), o);
+}
+
+static const kac_cli_methods methods = {
+    .option = "steer", .what = "steering method", .at = method_at, .settle = settle};
 
 const kac_cli_command kac_cli_generate = {
     .name = "generate",

@@ -247,6 +247,28 @@ static void test_refused_guidance(void) {
     CHECK_FAILS(r.status, KAC_E_USAGE, "3 does not divide the 8 particles");
 }
 
+/* A preset sets what was not given, and only options that are there. */
+static void test_presets(void) {
+    kac_options *o = exact_options("fk", "preset=paper lambda=3");
+    CHECK_OK(kac_method_preset(kac_method_find("fk"), o));
+    CHECK(kac_options_real(o, "lambda") == 3 && kac_options_int(o, "score-every") == 20);
+    CHECK_TEXT(kac_options_text(o, "potential"), "max");
+    kac_options_destroy(o);
+    for (const kac_method *const *m = kac_method_list(); *m != NULL; m++) {
+        for (const kac_preset *p = (*m)->presets; p != NULL && p->name != NULL; p++) { /* every one can be set */
+            o = kac_options_create((*m)->options);
+            CHECK_OK(kac_options_set(o, "preset", p->name));
+            CHECK_OK(kac_method_preset(*m, o));
+            CHECK(kac_options_given(o, "lambda"));
+            kac_options_destroy(o);
+        }
+        o = kac_options_create((*m)->options);
+        CHECK_OK(kac_method_preset(*m, o));
+        if (kac_options_has(o, "preset")) CHECK_FAILS(kac_options_set(o, "preset", "none"), KAC_E_USAGE, "preset");
+        kac_options_destroy(o);
+    }
+}
+
 /* r + c moves log Z by lambda c and nothing else. */
 static void test_shift(void) {
     static const char *const lines[] = {"lambda=1 score-every=1", "lambda=1 score-every=2 potential=max resampling=ssp",
@@ -450,6 +472,7 @@ int main(void) {
     test_importance();
     test_groups();
     test_shift();
+    test_presets();
     test_refused_guidance();
     test_not_finite();
     test_potentials();
