@@ -64,7 +64,7 @@ static kac_status unit_grad(kac_reward_set *s, kac_ctx *c, kac_tensor images, co
         KAC_TRY(kac_image_reward_grad(s->parts[k], images, prompt, of_one, d[k]));
         for (int i = 0; i < n; i++) values[i * (s->n + 2) + k] = of_one[i];
     }
-    for (int i = 0; i < n && c->scratch.counting; i++) values[i * (s->n + 2) + s->n] = 0;
+    for (int i = 0; i < n && c->scratch.counting; i++) memset(values + i * (s->n + 2) + s->n, 0, 2 * sizeof *values);
     KAC_TRY(kac_reward_set_combine(s, values, n));
     if (!c->scratch.counting) KAC_TRY(weigh(coef, s, d, balance, values));
     return add_up(c, d_images, d, s->n, coef);
