@@ -211,7 +211,7 @@ def main():
     print(f"torch: {result['setting']}; gradients differ by {result['difference']:.1e}, rewards {result['kac']['reward']:.5f} and "
           f"{result['reward']:.5f}")
     date = datetime.date.today().isoformat()
-    out = o.out or ROOT / "bench" / "results" / f"tune-{date}-{platform.node()}.json"
+    out = o.out or ROOT / "bench" / "results" / f"{date}-tune.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"date": date, "machine": platform.processor(), "options": {k: v for k, v in vars(o).items() if k in (
         "batch", "steps", "rows", "cfg", "rank", "threads", "repeats", "rounds", "plain")}, **result}, indent=1) + "\n")

@@ -246,21 +246,26 @@ kac_status kac_parameters_add_weight(const kac_loader *l, kac_weight *w, kac_nn_
 
 /* ---- ready ---- */
 
-/* The last names of the layers, every one once: "to_q, to_k, …". */
+/* A layer's last name, with the one before it where it is a number: "to_q", "to_out.0". */
+static const char *last_name(const char *path) {
+    const char *dot = strrchr(path, '.');
+    if (dot != NULL && dot[1] >= '0' && dot[1] <= '9')
+        for (dot--; dot > path && *dot != '.';) dot--;
+    return dot == NULL || *dot != '.' ? path : dot + 1;
+}
+
+/* The last names of the layers, every one once. */
 static void list_names(const kac_parameters *p, kac_text *t) {
-    enum { MOST = 16 };
-    int shown[MOST], n = 0;
+    enum { MOST = 20 };
+    const char *shown[MOST];
+    int n = 0;
     for (int i = 0; i < p->n_seen && n < MOST; i++) {
-        const char *name = strrchr(p->seen[i], '.');
-        name = name == NULL ? p->seen[i] : name[1] >= '0' && name[1] <= '9' ? p->seen[i] : name + 1;
+        const char *name = last_name(p->seen[i]);
         bool known = false;
-        for (int k = 0; k < n && !known; k++) {
-            const size_t a = strlen(name), b = strlen(p->seen[shown[k]]);
-            known = b >= a && strcmp(p->seen[shown[k]] + b - a, name) == 0;
-        }
-        if (known || name == p->seen[i]) continue;
+        for (int k = 0; k < n && !known; k++) known = strcmp(shown[k], name) == 0;
+        if (known) continue;
         kac_text_add(t, "%s%s", n == 0 ? "" : ", ", name);
-        shown[n++] = i;
+        shown[n++] = name;
     }
 }
 

@@ -299,7 +299,8 @@ kac_status kac_latent_trainee_pictures(kac_trainee *t, const float *x0, int n, u
 
 /* ---- opening ---- */
 
-static kac_status check_kind(const kac_pipeline *p, const kac_solver *solver, const kac_latent_trainee_options *o) {
+static kac_status check_kind(const kac_pipeline *p, const kac_solver *solver, const kac_parameters *parameters,
+                             const kac_latent_trainee_options *o) {
     const kac_unet_config *u = kac_unet_config_of(p->unet);
     if (solver->learned != KAC_VARIANCE_SMALL || u->out_channels != p->channels)
         return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: a network that predicts its variance cannot be tuned yet",
@@ -308,6 +309,10 @@ static kac_status check_kind(const kac_pipeline *p, const kac_solver *solver, co
         return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: an inpainting network cannot be tuned", p->model.path);
     if (u->class_embed != KAC_CLASS_EMBED_NONE)
         return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: a network with class labels cannot be tuned", p->model.path);
+    if (u->fourier &&
+        !kac_parameters_is_low(parameters)) /* the frequencies are no weights, but a file without them is no network */
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: a network with time_embedding_type fourier is tuned by a LoRA only",
+                        p->model.path);
     if (o->batch < 1 || 2 * o->batch > KAC_UNET_MAX_BATCH)
         return KAC_FAIL(KAC_E_USAGE, "a batch of %d; between 1 and %d are possible", o->batch, KAC_UNET_MAX_BATCH / 2);
     if (o->text.width < 1 || o->text.height < 1 || o->text.width % p->factor != 0 || o->text.height % p->factor != 0)
@@ -395,7 +400,7 @@ kac_status kac_latent_trainee_open(kac_trainee *t, kac_ctx *c, const kac_pipelin
                                    kac_parameters *parameters, kac_reward_set *rewards,
                                    const kac_latent_trainee_options *o) {
     *t = (kac_trainee){0};
-    KAC_TRY(check_kind(p, solver, o));
+    KAC_TRY(check_kind(p, solver, parameters, o));
     latent_trainee *l = kac_alloc(sizeof *l);
     if (l == NULL) return KAC_E_MEMORY;
     *l = (latent_trainee){
