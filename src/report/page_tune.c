@@ -13,10 +13,7 @@ enum { MAX_ALONG = 24 };
 static void cell(kac_text *t, double v, double se) {
     kac_text_add(t, "<td class=\"n\">");
     kac_html_number(t, v);
-    if (isfinite(se) && isfinite(v)) {
-        kac_text_add(t, " ± ");
-        kac_html_number(t, 1.96 * se);
-    }
+    if (isfinite(se) && isfinite(v)) kac_text_add(t, " ± %.2g", 1.96 * se);
     kac_text_add(t, "</td>");
 }
 

@@ -85,5 +85,5 @@ int kac_tune_hacked(const kac_tune_data *d, int k) {
     if (best < 0 || best == d->n_evals - 1) return -1;
     const kac_tune_eval_row *top = &d->evals[best], *last = &d->evals[d->n_evals - 1];
     const double se = isfinite(top->held_out_se[k]) ? top->held_out_se[k] : 0;
-    return last->reward > top->reward && last->held_out[k] < top->held_out[k] - se ? best : -1;
+    return last->reward > top->reward && last->held_out[k] < top->held_out[k] - 2 * se ? best : -1;
 }

@@ -50,7 +50,7 @@ kac_status kac_tune_data_load(kac_tune_data *d, const kac_run_data *run);
 void kac_tune_data_free(kac_tune_data *d);
 
 /* Where the tuned reward goes on rising while a held-out one falls: the evaluation with the best value of held-out reward k, when the last
- * one has more reward and less of that by more than its standard error. −1: nowhere. */
+ * one has more reward and less of that by more than two standard errors. −1: nowhere. */
 int kac_tune_hacked(const kac_tune_data *d, int k);
 
 #endif

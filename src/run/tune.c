@@ -42,7 +42,8 @@ static double share_done(const kac_tune_job *j) {
 
 static bool is_done(const kac_tune_job *j) {
     return j->progress.stopped != 0 || j->trainer.round >= n_rounds(j) ||
-           (kac_options_given(j->options, "time") && j->progress.seconds >= kac_options_real(j->options, "time"));
+           (kac_options_given(j->options, "time") && j->trainer.round > 0 &&
+            j->progress.seconds >= kac_options_real(j->options, "time"));
 }
 
 /* ---- the folder ---- */
@@ -286,7 +287,8 @@ static kac_status run(kac_tune_job *j) {
         kac_tune_say(j, "%d of the prompts are longer than the text encoder's context; the rest of them is not seen",
                      n_cut);
     KAC_TRY(open_folder(j));
-    j->folder.start_ms = j->start_ms, j->from_ms = j->start_ms;
+    j->from_ms = kac_now_ms();
+    j->folder.start_ms = j->from_ms;
     kac_status s = kac_tune_log_open(j);
     if (s == KAC_OK && j->resume) s = kac_tune_restore(j);
     if (s == KAC_OK) s = all_rounds(j);
@@ -350,7 +352,6 @@ kac_status kac_tune(kac_tune_result *result, const kac_tune_args *args) {
                         .options = args->options,
                         .seed = (uint64_t)kac_options_int(args->options, "seed"),
                         .resume = kac_options_bool(args->options, "resume"),
-                        .start_ms = kac_now_ms(),
                         .from_ms = kac_now_ms(),
                         .folder = {.events_fd = -1},
                         .csv_fd = -1,

@@ -27,7 +27,7 @@ typedef struct kac_tune_job {
     kac_tune_wish wish;
     uint64_t seed;
     bool resume;
-    double start_ms, from_ms; /* of the program; when `seconds` was 0 */
+    double from_ms; /* when progress.seconds was 0 */
     kac_tune_plan plan;
     kac_tune_model model;
     kac_trainer trainer;

@@ -23,7 +23,7 @@ const kac_option_spec kac_tune_options[] = {
      .help = "CLIP whose image embeddings measure diversity and distance to the base model (default: that of the "
              "reward; the shipped one)"},
     {"rounds", 0, KAC_OPT_INT, "100", 1, 1e6, .meta = "N", .help = "rounds of the method"},
-    {"time", 0, KAC_OPT_REAL, NULL, 0.001, 1e9, .meta = "SECONDS", .help = "stop after the round that passes them"},
+    {"time", 0, KAC_OPT_REAL, NULL, 0.001, 1e9, .meta = "SECONDS", .help = "stop after the round that passes them, evaluations on the way included"},
     {"early-stop", 0, KAC_OPT_INT, "0", 0, 1e6, .meta = "N",
      .help = "stop after N evaluations without a new best of the first --eval-reward, and keep the best; 0: never"},
     {"eval-every", 0, KAC_OPT_INT, "20", 0, 1e6, .meta = "N",
