@@ -2,13 +2,13 @@
  *
  * The reward's gradient reaches the network at K rows spread evenly over the chain with a random offset, but never goes on through the
  * network's input: what an early row did reaches the end through the solver's linear terms alone, which keeps deep gradients from
- * exploding. With --early-stop M the chain ends up to M rows early, at the x0-hat of a random row. */
+ * exploding. With --jump-early M the chain ends up to M rows early, at the x0-hat of a random row. */
 #include "train/methods.h"
 #include "train/pathwise.h"
 
 static const kac_option_spec options[] = {{"k", 0, KAC_OPT_INT, "5", 1, 100000, NULL, "K",
                                            "rows with a gradient, spread evenly (at most as many as there are)", false},
-                                          {"early-stop", 0, KAC_OPT_INT, "0", 0, 100000, NULL, "M",
+                                          {"jump-early", 0, KAC_OPT_INT, "0", 0, 100000, NULL, "M",
                                            "end up to M rows early, at x0-hat; 0: finished samples", false},
                                           KAC_PATHWISE_OPTIONS,
                                           KAC_TUNE_OPTIONS_END};
@@ -24,10 +24,10 @@ static kac_status open(kac_trainer *tr) {
     drtune *m = tr->self;
     const int n_rows = tr->t->solver->n_steps;
     m->k = (int)kac_options_int(tr->options, "k");
-    m->early = (int)kac_options_int(tr->options, "early-stop");
+    m->early = (int)kac_options_int(tr->options, "jump-early");
     if (m->k > n_rows) m->k = n_rows;
     if (m->early >= n_rows)
-        return KAC_FAIL(KAC_E_USAGE, "--early-stop %d, but a sample takes %d calls of the network", m->early, n_rows);
+        return KAC_FAIL(KAC_E_USAGE, "--jump-early %d, but a sample takes %d calls of the network", m->early, n_rows);
     return kac_pathwise_open(&m->path, tr);
 }
 

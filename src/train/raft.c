@@ -9,12 +9,12 @@
 #include "train/methods.h"
 #include "train/noised.h"
 
-static const kac_option_spec options[] = {{"group", 0, KAC_OPT_INT, "10", 2, 10000, NULL, "N",
-                                           "samples of a prompt of which the best is kept; divides batch · accum",
-                                           false},
-                                          {"levels", 0, KAC_OPT_INT, "8", 1, 100000, NULL, "N",
-                                           "noise levels at which each kept sample is trained on", false},
-                                          KAC_TUNE_OPTIONS_END};
+static const kac_option_spec options[] = {
+    {"group", 0, KAC_OPT_INT, "4", 2, 10000, NULL, "N",
+     "samples of a prompt of which the best is kept (published: 10); divides batch · accum", false},
+    {"levels", 0, KAC_OPT_INT, "8", 1, 100000, NULL, "N", "noise levels at which each kept sample is trained on",
+     false},
+    KAC_TUNE_OPTIONS_END};
 
 typedef struct raft {
     kac_chain chain;

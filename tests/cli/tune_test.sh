@@ -51,6 +51,14 @@ refuses 2 "--eval-every 0 has none" "${small[@]}" --early-stop 2 -o "$dir/run"
 other=$("$kac" tune --help | sed -n 's/^--method \([a-z0-9-]*\):.*/\1/p' | grep -v '^alignprop$' | head -1)
 [ -n "$other" ] && refuses 2 "--method alignprop" --method "$other" --trunc perstep -o "$dir/run"
 
+# every method with nothing but its defaults
+for method in $("$kac" info --json | python3 -c 'import json, sys; print(*json.load(sys.stdin)["tuning"])'); do
+    "$kac" tune --method "$method" --plan --json >"$dir/out" 2>&1 && grep -q '"values"' "$dir/out" || fail "--method $method --plan: $(cat "$dir/out")"
+    "$kac" tune --method "$method" --prompts "$dir/two.txt" --eval-prompts "$dir/two.txt" --steps 2 --rounds 1 --eval-samples 1 --no-sweep --rank 1 \
+        -o "$dir/run-$method" >/dev/null 2>"$dir/err" || fail "--method $method: $(cat "$dir/err")"
+    rm -rf "$dir/run-$method"
+done
+
 # prompts and rewards
 refuses 2 "no prompt" --prompts "$dir/empty.txt" -o "$dir/run"
 refuses 2 "no prompt" --prompts "$dir/remarks.txt" -o "$dir/run"

@@ -28,7 +28,7 @@ static const run runs[] = {
     {"draft-k", NULL, 0, 150, -0.3, {"lr", "0.02", "k", "5"}},
     {"draft-lv", DDIM_V, 0, 150, -0.3, {"lr", "0.02"}},
     {"refl", NULL, 0, 150, -0.3, {"lr", "0.02"}},
-    {"drtune", NULL, 0, 150, -0.3, {"lr", "0.02", "early-stop", "2"}},
+    {"drtune", NULL, 0, 150, -0.3, {"lr", "0.02", "jump-early", "2"}},
     {"ddpo",
      NULL,
      1,

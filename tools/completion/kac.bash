@@ -26,7 +26,7 @@ _kac() {
     "generate --tempering") words="exponential linear none" ;;
     "generate --gradient-form") words="score variance residual direction" ;;
     "generate --choice") words="draw best" ;;
-    "tune --method") words="alignprop " ;;
+    "tune --method") words="alignprop draft-k draft-lv refl drtune ddpo raft dpo-online nft " ;;
     "tune --balance") words="plain norm" ;;
     "tune --lora-format") words="kohya peft" ;;
     "tune --train") words="lora full" ;;
@@ -40,6 +40,10 @@ _kac() {
     "tune --mix-by") words="change factors" ;;
     "tune --lr-schedule") words="constant linear cosine" ;;
     "tune --loss") words="reward distance hinge" ;;
+    "tune --loss") words="reward distance hinge" ;;
+    "tune --loss") words="reward distance hinge" ;;
+    "tune --loss") words="reward distance hinge" ;;
+    "tune --loss") words="reward distance hinge" ;;
     "score --dtype") words="f32 bf16" ;;
     "score --backend") words="cpu ref onednn" ;;
     "convert --dtype") words="keep f32 f16 bf16" ;;
@@ -51,7 +55,7 @@ _kac() {
     if [ -z "$words" ] && [[ $cur == -* ]]; then
         case ${COMP_WORDS[1]} in
         generate) words=" --prompt --prompts-file --negative-prompt --prompt-weighting --long-prompt --clip-skip --model --variant --prediction --output --width --height --init-img --strength --mask --init-latents --paste --steps --timesteps --cfg-scale --guidance-rescale --original-size --crop-top-left --target-size --negative-original-size --negative-crop-top-left --negative-target-size --aesthetic-score --negative-aesthetic-score --seed --sampling-method --scheduler --eta --steer --reward --combine --reward-timeout --particles --first-particle --lora --lora-merge --lora-partial --embedding --vae --preview-decoder --batch-size --threads --dtype --backend --memory-limit --plan --resume --previews --no-previews --lambda --lambda --potential --ess-threshold --resampling --score-every --score-start --score-end --score-steps --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --lambda --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --lambda --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --ess-threshold --resampling --lambda --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --ess-threshold --resampling --tempering --tempering-rate --tempering-start --lambda --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --lambda --candidates --choice --carry --no-carry --config --json --help" ;;
-        tune) words=" --method --prompt --prompts --eval-prompts --negative-prompt --reward --combine --reward-timeout --balance --eval-reward --diversity-clip --rounds --time --early-stop --eval-every --eval-samples --eval-seed --sweep --no-sweep --output --name --lora-format --train --rank --alpha --targets --init --init-lora --save-every --keep --model --variant --prediction --vae --width --height --steps --timesteps --cfg-scale --clip-skip --sampling-method --scheduler --eta --seed --batch-size --threads --dtype --backend --memory-limit --checkpointing --plan --resume --mix --mix-by --batch --accum --lr --weight-decay --beta1 --beta2 --adam-eps --clip --warmup --lr-schedule --lr-updates --ema --kl --l2 --trunc --loss --loss-target --unit-gradient --config --json --help" ;;
+        tune) words=" --method --prompt --prompts --eval-prompts --negative-prompt --reward --combine --reward-timeout --balance --eval-reward --diversity-clip --rounds --time --early-stop --eval-every --eval-samples --eval-seed --sweep --no-sweep --output --name --lora-format --train --rank --alpha --targets --init --init-lora --save-every --keep --model --variant --prediction --vae --width --height --steps --timesteps --cfg-scale --clip-skip --sampling-method --scheduler --eta --seed --batch-size --threads --dtype --backend --memory-limit --checkpointing --plan --resume --mix --mix-by --batch --accum --lr --weight-decay --beta1 --beta2 --adam-eps --clip --warmup --lr-schedule --lr-updates --ema --kl --l2 --trunc --loss --loss-target --unit-gradient --k --loss --loss-target --unit-gradient --renoise --loss --loss-target --unit-gradient --from --to --loss --loss-target --unit-gradient --k --early-stop --loss --loss-target --unit-gradient --updates --passes --clip-range --row-fraction --group --track --track-least --advantage-clip --group --levels --group --beta --clip-range --same-noise --no-same-noise --row-fraction --beta --levels --updates --group --old-rise --old-most --track --track-least --advantage-clip --config --json --help" ;;
         score) words=" --reward --combine --reward-timeout --prompt --recursive --keep --copy-to --csv --threads --dtype --backend --config --json --help" ;;
         report) words=" --config --json --help" ;;
         info) words=" --config --json --help" ;;
