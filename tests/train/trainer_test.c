@@ -317,11 +317,11 @@ static void refused(void) {
     refuses("ddpo", DPM, sde, true, NULL, NULL, KAC_E_USAGE, "depend on the present state alone");
     refuses("ddpo", DDIM, noisy, true, "group", "3", KAC_E_USAGE, "--group 3 does not divide");
     refuses("dpo-online", DDIM, noisy, true, "group", "3", KAC_E_USAGE, "--group 3 does not divide");
-    refuses("raft", DDIM, plain, true, "batch", "15", KAC_E_USAGE, "--group 10 does not divide");
+    refuses("raft", DDIM, plain, true, "batch", "15", KAC_E_USAGE, "--group 4 does not divide");
     refuses("nft", DDIM, plain, true, "track-least", "17", KAC_E_USAGE, "--track 16");
     refuses("draft-k", DDIM, plain, true, "k", "6", KAC_E_USAGE, "--k 6");
     refuses("refl", DDIM, plain, true, "to", "5", KAC_E_USAGE, "rows are 0 to 4");
-    refuses("drtune", DDIM, plain, true, "early-stop", "5", KAC_E_USAGE, "--early-stop 5");
+    refuses("drtune", DDIM, plain, true, "jump-early", "5", KAC_E_USAGE, "--jump-early 5");
     refuses("alignprop", DDIM, plain, true, "lr-schedule", "cosine", KAC_E_USAGE, "--lr-updates");
     refuses("alignprop", DDIM, plain, true, "loss", "hinge", KAC_E_USAGE, "--loss-target");
     const char *const cuts[] = {"",
