@@ -370,7 +370,8 @@ static void test_refused(void) {
     CHECK_FAILS(exact_run(&out, &none, r, NULL, "dps", "", 1), KAC_E_UNSUPPORTED, "process has no gradient");
     CHECK_FAILS(exact_run(&out, kac_mixture_process(m), NULL, NULL, "dps", "", 1), KAC_E_USAGE, "needs a reward");
     kac_quadratic_destroy(r);
-    CHECK_OK(kac_quadratic_parse(&r, "{\"A\": [[1, 0], [0, 1]], \"c\": 100}", 36, "R"));
+    static const char text[] = "{\"A\": [[1, 0], [0, 1]], \"c\": 100}";
+    CHECK_OK(kac_quadratic_parse(&r, text, strlen(text), "R"));
     CHECK_FAILS(exact_run(&out, kac_mixture_process(m), r, NULL, "dps", "gradient-form=residual", 1), KAC_E_USAGE,
                 "minus a squared error");
     kac_quadratic_destroy(r);
