@@ -252,21 +252,7 @@ void kac_job_weights(double *weights, const kac_particles *p) {
 }
 
 kac_status kac_job_finish(kac_job *j, kac_status status, cJSON *facts) {
-    char error[1024];
-    snprintf(error, sizeof error, "%s", kac_error()); /* what failed first is what counts */
-    const char *state = status == KAC_OK ? "finished" : status == KAC_E_CANCELLED ? "interrupted" : "failed";
-    kac_status s = kac_run_folder_take(&j->folder, facts);
-    if (s == KAC_OK)
-        s = kac_run_folder_write(&j->folder, state, status == KAC_OK || status == KAC_E_CANCELLED ? NULL : error);
-    cJSON *line = cJSON_CreateObject();
-    cJSON_AddStringToObject(line, "state", state);
-    const kac_status s2 = kac_run_folder_event(&j->folder, "end", line);
-    if (status == KAC_OK && s == KAC_OK) kac_run_folder_checkpoint_remove(&j->folder);
-    char *text = cJSON_Print(j->folder.run);
-    j->result->json = text == NULL ? NULL : kac_strdup(text);
-    cJSON_free(text);
-    if (status != KAC_OK) return KAC_FAIL(status, "%s", error);
-    return s != KAC_OK ? s : s2;
+    return kac_run_folder_finish(&j->folder, status, facts, &j->result->json);
 }
 
 /* ---- entry ---- */

@@ -18,6 +18,10 @@ kac_status kac_run_same_options(const kac_run_folder *f, const cJSON *now, const
 /* Members of `facts` become members of run.json; facts is deleted. */
 kac_status kac_run_folder_take(kac_run_folder *f, cJSON *facts);
 
+/* Ends the record of a run that came to `status`, its message being kac_error(): `facts` taken, state and error in run.json, the line "end", the
+ * checkpoint removed when all is well. *json: run.json's text, caller frees. Returns `status` with its message, or the first failure of writing. */
+kac_status kac_run_folder_finish(kac_run_folder *f, kac_status status, cJSON *facts, char **json);
+
 /* "version", "started", "command". */
 void kac_run_add_origin(cJSON *facts, const char *const *command, int n_command);
 /* {"path", "files"}, with checksums too as long as that costs no time worth speaking of. */

@@ -243,9 +243,6 @@ static kac_status keep_proven(kac_tune_job *j, kac_status status) {
 }
 
 static kac_status finish_folder(kac_tune_job *j, kac_status status) {
-    char error[1024];
-    snprintf(error, sizeof error, "%s", kac_error()); /* what failed first is what counts */
-    const char *state = status == KAC_OK ? "finished" : status == KAC_E_CANCELLED ? "interrupted" : "failed";
     cJSON *facts = cJSON_CreateObject();
     cJSON_AddNumberToObject(facts, "n_rounds", (double)j->trainer.round);
     cJSON_AddNumberToObject(facts, "peak_bytes", (double)kac_memory_peak_bytes());
@@ -254,18 +251,7 @@ static kac_status finish_folder(kac_tune_job *j, kac_status status) {
     cJSON_AddNumberToObject(seconds, "tuning", j->progress.seconds);
     cJSON_AddNumberToObject(seconds, "total", kac_tune_seconds(j));
     if (j->progress.stopped) cJSON_AddTrueToObject(facts, "stopped_early");
-    kac_status s = kac_run_folder_take(&j->folder, facts);
-    if (s == KAC_OK)
-        s = kac_run_folder_write(&j->folder, state, status == KAC_OK || status == KAC_E_CANCELLED ? NULL : error);
-    cJSON *line = cJSON_CreateObject();
-    cJSON_AddStringToObject(line, "state", state);
-    const kac_status s2 = kac_run_folder_event(&j->folder, "end", line);
-    if (status == KAC_OK && s == KAC_OK) kac_run_folder_checkpoint_remove(&j->folder);
-    char *text = cJSON_Print(j->folder.run);
-    j->result->json = text == NULL ? NULL : kac_strdup(text);
-    cJSON_free(text);
-    if (status != KAC_OK) return KAC_FAIL(status, "%s", error);
-    return s != KAC_OK ? s : s2;
+    return kac_run_folder_finish(&j->folder, status, facts, &j->result->json);
 }
 
 /* ---- opening ---- */
