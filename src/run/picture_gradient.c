@@ -53,7 +53,7 @@ static kac_status add_up(kac_ctx *c, kac_tensor out, const kac_tensor *d, int n_
     return KAC_OK;
 }
 
-/* As kac_reward_set_grad, of at most KAC_REWARD_BATCH images in 0 … 1. */
+/* Of at most KAC_REWARD_BATCH images in 0 … 1. */
 static kac_status unit_grad(kac_reward_set *s, kac_ctx *c, kac_tensor images, const int *prompt,
                             kac_reward_balance balance, double *values, kac_tensor d_images) {
     const int n = (int)images.shape[0];
@@ -122,21 +122,16 @@ kac_status kac_picture_gradient(kac_reward_set *s, kac_ctx *c, const kac_codec *
     const int64_t batch = batch_of(s);
     if (s->n == 0) return KAC_FAIL(KAC_E_USAGE, "there is no reward to take a gradient of");
     if (!c->scratch.counting) memset(d_latents.data, 0, kac_tensor_bytes(d_latents));
-    for (int64_t i = 0; i < latents.shape[0]; i += batch) {
+    kac_grad_tape tape;
+    KAC_TRY(kac_tape_open(&tape, c, 0));
+    kac_status status = KAC_OK;
+    for (int64_t i = 0; i < latents.shape[0] && status == KAC_OK; i += batch) {
         const int64_t n = KAC_MIN(batch, latents.shape[0] - i);
         const size_t mark = kac_arena_mark(&c->scratch);
-        kac_grad_tape tape;
-        KAC_TRY(kac_tape_open(&tape, c, 0));
-        const kac_status status = through_tape(&tape, s, codec, kac_tensor_slice(latents, 0, i, n), prompt + i, balance,
-                                               values + i * (s->n + 2), kac_tensor_slice(d_latents, 0, i, n));
-        kac_tape_close(&tape);
-        KAC_TRY(status);
-        kac_arena_release(&c->scratch, mark);
+        status = through_tape(&tape, s, codec, kac_tensor_slice(latents, 0, i, n), prompt + i, balance,
+                              values + i * (s->n + 2), kac_tensor_slice(d_latents, 0, i, n));
+        if (status == KAC_OK) kac_arena_release(&c->scratch, mark);
     }
-    return KAC_OK;
-}
-
-kac_status kac_reward_set_grad(kac_reward_set *s, kac_ctx *c, kac_tensor images, const int *prompt,
-                               kac_reward_balance balance, double *values, kac_tensor d_images) {
-    return kac_picture_gradient(s, c, NULL, images, prompt, balance, values, d_images);
+    kac_tape_close(&tape);
+    return status;
 }

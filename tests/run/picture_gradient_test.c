@@ -42,8 +42,8 @@ static kac_status open_set(scored *s) {
 }
 
 static kac_status run(scored *s) {
-    return s->o.decoded ? kac_picture_gradient(&s->set, &s->c, s->codec, s->x, prompt, s->o.balance, s->values, s->d)
-                        : kac_reward_set_grad(&s->set, &s->c, s->x, prompt, s->o.balance, s->values, s->d);
+    return kac_picture_gradient(&s->set, &s->c, s->o.decoded ? s->codec : NULL, s->x, prompt, s->o.balance, s->values,
+                                s->d);
 }
 
 /* Pixels in −1 … 1, away from the borders; latents of a normal law. */
