@@ -27,6 +27,7 @@ static kac_status run(kac_particles *out, kac_process *process, kac_reward *rewa
 
 const kac_method kac_method_best_of_n = {
     .name = "best-of-n",
-    .summary = "plain samples, ranked by their reward at the end; their weights stand for base × exp(λ r) exactly",
+    .summary = "plain samples, ranked and weighed by their reward at the end",
     .options = options,
+    .target = KAC_TARGET_TILTED,
     .run = run};

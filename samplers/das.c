@@ -54,8 +54,9 @@ static kac_status run(kac_particles *out, kac_process *process, kac_reward *rewa
 
 const kac_method kac_method_das = {
     .name = "das",
-    .summary = "guided particles whose reward counts more from step to step; exact: base × exp(λ r)",
+    .summary = "guided particles whose reward counts more from step to step",
     .options = options,
+    .target = KAC_TARGET_TILTED,
     .run = run,
     .needs_density = true,
     .needs_grad = kac_guidance_asked,

@@ -44,7 +44,8 @@ static kac_status run(kac_particles *out, kac_process *process, kac_reward *rewa
 
 const kac_method kac_method_dps = {
     .name = "dps",
-    .summary = "steps moved along the reward's gradient, unweighted; near base × exp(λ r), not exact",
+    .summary = "steps moved along the reward's gradient, unweighted",
     .options = options,
+    .target = KAC_TARGET_HEURISTIC,
     .run = run,
     .needs_grad = kac_guidance_asked};

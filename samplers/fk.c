@@ -165,8 +165,9 @@ static kac_status run(kac_particles *out, kac_process *process, kac_reward *rewa
 
 const kac_method kac_method_fk = {
     .name = "fk",
-    .summary = "Feynman-Kac particles: weighted and resampled by rewards on the way; exact: base × exp(λ r)",
+    .summary = "Feynman-Kac particles: weighted and resampled by rewards on the way",
     .options = options,
+    .target = KAC_TARGET_TILTED,
     .run = run,
     .needs_density = true,
     .needs_grad = kac_guidance_asked,

@@ -16,7 +16,8 @@ static kac_status run(kac_particles *out, kac_process *process, kac_reward *rewa
 
 const kac_method kac_method_is = {
     .name = "is",
-    .summary = "importance sampling: independent samples, plain or guided, with their weights; exact: base × exp(λ r)",
+    .summary = "importance sampling: independent samples, plain or guided, with their weights",
     .options = options,
+    .target = KAC_TARGET_TILTED,
     .run = run,
     .needs_grad = kac_guidance_asked};

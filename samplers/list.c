@@ -28,6 +28,16 @@ kac_status kac_method_preset(const kac_method *method, kac_options *o) {
     return KAC_OK;
 }
 
+const char *kac_target_text(kac_target target) {
+    switch (target) {
+    case KAC_TARGET_BASE: return "the model itself";
+    case KAC_TARGET_TILTED: return "base × exp(λ r), exact as the budget grows";
+    case KAC_TARGET_MODE: return "the highest reward among what the model could have drawn; no law";
+    case KAC_TARGET_HEURISTIC: break;
+    }
+    return "near base × exp(λ r), not exact";
+}
+
 const kac_method *kac_method_find(const char *name) {
     for (int i = 0; methods[i] != NULL; i++)
         if (strcmp(methods[i]->name, name) == 0) return methods[i];

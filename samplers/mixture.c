@@ -10,39 +10,6 @@ enum {
     COMPONENT_INDEX = 1024 /* a uniform beyond the normals of any d */
 };
 
-/* One record of doubles per slot: x [d], x0-hat [d], log_w [k], means [k, d]; what the posterior of a predicted state is. */
-struct kac_mixture {
-    kac_process process;
-    kac_mixture_model model;
-    kac_kernel kernel; /* of step kernel_step */
-    int kernel_step;
-    int k, d, n_slots;
-    size_t record; /* doubles */
-    double *records, *spare;
-    int *predicted; /* i_step at which the slot was predicted; −1: not since it last changed */
-    int *root;      /* deterministic chains: two slots of one root at one step hold one state */
-    int *known;     /* [n_slots] slot that holds the prediction of a root */
-    uint64_t seed;
-    double eta;
-    int64_t n_evaluations;
-    float *shift;  /* [n_slots, d] guidance of the next step */
-    bool *shifted; /* [n_slots] */
-    double *ratio; /* [n_slots] log p − log q of the step just drawn; NAN: it has no density */
-};
-
-static double *slot_x(const kac_mixture *m, int slot) {
-    return m->records + (size_t)slot * m->record;
-}
-static double *slot_x0(const kac_mixture *m, int slot) {
-    return slot_x(m, slot) + m->d;
-}
-static double *slot_log_w(const kac_mixture *m, int slot) {
-    return slot_x(m, slot) + 2 * m->d;
-}
-static double *slot_means(const kac_mixture *m, int slot) {
-    return slot_x(m, slot) + 2 * m->d + m->k;
-}
-
 static kac_status prepare(kac_mixture *m, int i_step) {
     if (m->kernel_step == i_step) return KAC_OK;
     const int n = m->model.n_steps - i_step;
@@ -54,15 +21,16 @@ static kac_status prepare(kac_mixture *m, int i_step) {
 
 static kac_status mixture_start(kac_process *p, const int *slots, int n) {
     kac_mixture *m = p->self;
-    const kac_key key = {m->seed, KAC_PURPOSE_INIT, 0};
     KAC_TRY(prepare(m, 0));
     for (int i = 0; i < n; i++) {
+        const uint64_t particle = m->key[slots[i]];
+        const kac_key key = kac_key_of_particle((kac_key){m->seed, KAC_PURPOSE_INIT, 0}, particle);
         float z[KAC_GMM_MAX];
-        double *x = slot_x(m, slots[i]);
-        kac_rng_normal(z, m->d, key, (uint32_t)slots[i], 0);
+        double *x = kac_mixture_x(m, slots[i]);
+        kac_rng_normal(z, m->d, key, (uint32_t)particle, 0);
         for (int j = 0; j < m->d; j++) x[j] = (double)z[j];
         if (!m->model.ddim) { /* the exact noised mixture: alpha mu_k + chol(P_k) z */
-            const double u = kac_rng_uniform(key, (uint32_t)slots[i], COMPONENT_INDEX), alpha = sqrt(m->kernel.bar_t);
+            const double u = kac_rng_uniform(key, (uint32_t)particle, COMPONENT_INDEX), alpha = sqrt(m->kernel.bar_t);
             int k = 0;
             for (double sum = m->model.prior.w[0]; k + 1 < m->k && sum <= u;) sum += m->model.prior.w[++k];
             const double *l = m->kernel.chol_p + k * m->d * m->d;
@@ -72,14 +40,18 @@ static kac_status mixture_start(kac_process *p, const int *slots, int n) {
             }
         }
         m->predicted[slots[i]] = -1;
-        m->root[slots[i]] = slots[i];
+        m->root[slots[i]] = m->next_root++;
     }
     return KAC_OK;
 }
 
 static void share_prediction(kac_mixture *m, int from, int to) {
-    memcpy(slot_x0(m, to), slot_x0(m, from), (m->record - (size_t)m->d) * sizeof(double));
+    memcpy(kac_mixture_x0(m, to), kac_mixture_x0(m, from), (m->record - (size_t)m->d) * sizeof(double));
     m->predicted[to] = m->predicted[from];
+}
+
+static int *known_of(kac_mixture *m, int slot) {
+    return &m->known[m->root[slot] % (uint64_t)m->n_slots];
 }
 
 static kac_status mixture_predict(kac_process *p, int i_step, const int *slots, int n) {
@@ -88,20 +60,21 @@ static kac_status mixture_predict(kac_process *p, int i_step, const int *slots, 
     if (!p->stochastic) {
         for (int i = 0; i < m->n_slots; i++) m->known[i] = -1;
         for (int i = 0; i < n; i++)
-            if (m->predicted[slots[i]] == i_step) m->known[m->root[slots[i]]] = slots[i];
+            if (m->predicted[slots[i]] == i_step) *known_of(m, slots[i]) = slots[i];
     }
     for (int i = 0; i < n; i++) {
         const int slot = slots[i];
         if (m->predicted[slot] == i_step) continue;
-        const int known = p->stochastic ? -1 : m->known[m->root[slot]];
-        if (known >= 0) {
+        const int known = p->stochastic ? -1 : *known_of(m, slot);
+        if (known >= 0 && m->root[known] == m->root[slot]) {
             share_prediction(m, known, slot);
             continue;
         }
-        kac_kernel_posterior(&m->kernel, slot_x(m, slot), slot_log_w(m, slot), slot_means(m, slot));
-        kac_kernel_x0_hat(&m->kernel, slot_log_w(m, slot), slot_means(m, slot), slot_x0(m, slot));
+        kac_kernel_posterior(&m->kernel, kac_mixture_x(m, slot), kac_mixture_log_w(m, slot),
+                             kac_mixture_means(m, slot));
+        kac_kernel_x0_hat(&m->kernel, kac_mixture_log_w(m, slot), kac_mixture_means(m, slot), kac_mixture_x0(m, slot));
         m->predicted[slot] = i_step;
-        m->known[m->root[slot]] = slot;
+        *known_of(m, slot) = slot;
         m->n_evaluations++;
     }
     return KAC_OK;
@@ -119,9 +92,9 @@ static double ddim_rest(const kac_mixture *m, double a, double b) {
 
 /* DDIM: x' = sqrt(b) x0 + sqrt(1 − b − s²) eps + s z, s = eta sqrt((1 − b) / (1 − a) (1 − a / b)), a and b alpha-bar now and next. */
 static void step_ddim(const kac_mixture *m, int from, int to, const float *z) {
-    const double a = m->kernel.bar_t, b = m->kernel.bar_s, *x = slot_x(m, from), *x0 = slot_x0(m, from);
+    const double a = m->kernel.bar_t, b = m->kernel.bar_s, *x = kac_mixture_x(m, from), *x0 = kac_mixture_x0(m, from);
     const double s = ddim_deviation(m, a, b), rest = ddim_rest(m, a, b);
-    double *next = slot_x(m, to);
+    double *next = kac_mixture_x(m, to);
     for (int i = 0; i < m->d; i++) {
         const double eps = (x[i] - sqrt(a) * x0[i]) / sqrt(1.0 - a);
         next[i] = sqrt(b) * x0[i] + rest * eps + (s > 0.0 ? s * (double)z[i] : 0.0);
@@ -131,42 +104,46 @@ static void step_ddim(const kac_mixture *m, int from, int to, const float *z) {
 /* Moves the state that was just drawn into `to` from one at x, and leaves log p − log q. */
 static void add_shift(kac_mixture *m, int from, int to, const double *x, const float *z) {
     const float *shift = m->shift + (size_t)from * (size_t)m->d;
-    double *next = slot_x(m, to), before = 0.0;
+    double *next = kac_mixture_x(m, to), before = 0.0;
     const double s = m->model.ddim ? ddim_deviation(m, m->kernel.bar_t, m->kernel.bar_s) : 0.0;
     double ratio = m->model.ddim && s == 0.0 ? NAN : 0.0;
-    if (!m->model.ddim) before = kac_kernel_log_density(&m->kernel, x, slot_log_w(m, from), slot_means(m, from), next);
+    if (!m->model.ddim)
+        before = kac_kernel_log_density(&m->kernel, x, kac_mixture_log_w(m, from), kac_mixture_means(m, from), next);
     for (int i = 0; i < m->d; i++) {
         const double d = (double)shift[i];
         if (s > 0.0) ratio -= (2.0 * s * (double)z[i] + d) * d / (2.0 * s * s);
         next[i] += d;
     }
     if (!m->model.ddim)
-        ratio = kac_kernel_log_density(&m->kernel, x, slot_log_w(m, from), slot_means(m, from), next) - before;
+        ratio = kac_kernel_log_density(&m->kernel, x, kac_mixture_log_w(m, from), kac_mixture_means(m, from), next) -
+                before;
     m->ratio[to] = ratio;
 }
 
 static kac_status mixture_step(kac_process *p, int i_step, const int *from, const int *to, int n) {
     kac_mixture *m = p->self;
-    const kac_key key = {m->seed, KAC_PURPOSE_STEP, (uint32_t)i_step};
-    bool guided = false;
+    bool parted = false; /* copies of a state need not stay copies */
     KAC_ASSERT(m->kernel_step == i_step);
-    for (int i = 0; i < n; i++) guided |= m->shifted[from[i]];
+    for (int i = 0; i < n; i++) parted |= m->shifted[from[i]];
     for (int i = 0; i < n; i++) {
+        const uint64_t particle = m->key[to[i]];
+        const kac_key key = kac_key_of_particle((kac_key){m->seed, KAC_PURPOSE_STEP, (uint32_t)i_step}, particle);
         float z[KAC_GMM_MAX];
         double x[KAC_GMM_MAX];
         KAC_ASSERT(m->predicted[from[i]] == i_step);
-        memcpy(x, slot_x(m, from[i]), (size_t)m->d * sizeof *x);
-        if (p->stochastic) kac_rng_normal(z, m->d, key, (uint32_t)to[i], 0);
+        memcpy(x, kac_mixture_x(m, from[i]), (size_t)m->d * sizeof *x);
+        if (p->stochastic) kac_rng_normal(z, m->d, key, (uint32_t)particle, 0);
+        if (m->noised[to[i]]) memcpy(z, m->noise + (size_t)to[i] * (size_t)m->d, (size_t)m->d * sizeof *z);
         if (m->model.ddim)
             step_ddim(m, from[i], to[i], z);
         else
-            kac_kernel_draw(&m->kernel, x, slot_log_w(m, from[i]), slot_means(m, from[i]),
-                            kac_rng_uniform(key, (uint32_t)to[i], COMPONENT_INDEX), z, slot_x(m, to[i]));
+            kac_kernel_draw(&m->kernel, x, kac_mixture_log_w(m, from[i]), kac_mixture_means(m, from[i]),
+                            kac_rng_uniform(key, (uint32_t)particle, COMPONENT_INDEX), z, kac_mixture_x(m, to[i]));
         m->ratio[to[i]] = 0.0;
-        m->root[to[i]] = p->stochastic || guided ? to[i] : m->root[from[i]]; /* guided, copies may part */
+        m->root[to[i]] = p->stochastic || parted ? m->next_root++ : m->root[from[i]];
         if (m->shifted[from[i]]) add_shift(m, from[i], to[i], x, z);
     }
-    for (int i = 0; i < n; i++) m->shifted[from[i]] = false;
+    for (int i = 0; i < n; i++) m->shifted[from[i]] = m->noised[to[i]] = false;
     for (int i = 0; i < n; i++) m->predicted[to[i]] = -1;
     return KAC_OK;
 }
@@ -178,7 +155,8 @@ static kac_status mixture_pull(kac_process *p, int i_step, const int *slots, int
     KAC_ASSERT(m->kernel_step == i_step);
     for (int i = 0; i < n; i++) {
         KAC_ASSERT(m->predicted[slots[i]] == i_step);
-        kac_kernel_pull(&m->kernel, slot_log_w(m, slots[i]), slot_means(m, slots[i]), d_x0 + i * m->d, d_x + i * m->d);
+        kac_kernel_pull(&m->kernel, kac_mixture_log_w(m, slots[i]), kac_mixture_means(m, slots[i]), d_x0 + i * m->d,
+                        d_x + i * m->d);
     }
     return KAC_OK;
 }
@@ -227,46 +205,17 @@ static kac_status mixture_log_ratio(kac_process *p, const int *slots, int n, dou
 static kac_status mixture_copy(kac_process *p, const int *from, const int *to, int n) {
     kac_mixture *m = p->self;
     KAC_ASSERT(n <= m->n_slots);
-    int *numbers = (int *)(m->spare + (size_t)m->n_slots * m->record); /* predicted and root of each source */
+    uint64_t *numbers = (uint64_t *)(m->spare + (size_t)m->n_slots * m->record); /* predicted and root of each source */
     for (int i = 0; i < n; i++) {
-        memcpy(m->spare + (size_t)i * m->record, slot_x(m, from[i]), m->record * sizeof(double));
-        numbers[2 * i] = m->predicted[from[i]];
+        memcpy(m->spare + (size_t)i * m->record, kac_mixture_x(m, from[i]), m->record * sizeof(double));
+        numbers[2 * i] = (uint64_t)m->predicted[from[i]];
         numbers[2 * i + 1] = m->root[from[i]];
     }
     for (int i = 0; i < n; i++) {
-        memcpy(slot_x(m, to[i]), m->spare + (size_t)i * m->record, m->record * sizeof(double));
-        m->predicted[to[i]] = numbers[2 * i];
+        memcpy(kac_mixture_x(m, to[i]), m->spare + (size_t)i * m->record, m->record * sizeof(double));
+        m->predicted[to[i]] = (int)numbers[2 * i];
         m->root[to[i]] = numbers[2 * i + 1];
     }
-    return KAC_OK;
-}
-
-/* x and root of every slot: at the end of a step nothing else is left of a state. */
-static int64_t mixture_state_bytes(kac_process *p) {
-    const kac_mixture *m = p->self;
-    return (int64_t)m->n_slots * (m->d * (int64_t)sizeof(double) + (int64_t)sizeof(int));
-}
-
-static kac_status mixture_state_save(kac_process *p, void *out) {
-    const kac_mixture *m = p->self;
-    char *at = out;
-    for (int i = 0; i < m->n_slots; i++, at += (size_t)m->d * sizeof(double))
-        memcpy(at, slot_x(m, i), (size_t)m->d * sizeof(double));
-    memcpy(at, m->root, (size_t)m->n_slots * sizeof(int));
-    return KAC_OK;
-}
-
-static kac_status mixture_state_load(kac_process *p, const void *in) {
-    kac_mixture *m = p->self;
-    const char *at = in;
-    for (int i = 0; i < m->n_slots; i++, at += (size_t)m->d * sizeof(double)) {
-        memcpy(slot_x(m, i), at, (size_t)m->d * sizeof(double));
-        m->predicted[i] = -1;
-    }
-    memcpy(m->root, at, (size_t)m->n_slots * sizeof(int));
-    for (int i = 0; i < m->n_slots; i++)
-        if (m->root[i] < 0 || m->root[i] >= m->n_slots)
-            return KAC_FAIL(KAC_E_FORMAT, "the saved state of the mixture is damaged; start again without --resume");
     return KAC_OK;
 }
 
@@ -274,14 +223,20 @@ static kac_status allocate(kac_mixture *m) {
     const size_t n = (size_t)m->n_slots;
     m->record = (size_t)(2 * m->d + m->k + m->k * m->d);
     m->records = kac_alloc(n * m->record * sizeof(double));
-    m->spare = kac_alloc(n * (m->record * sizeof(double) + 2 * sizeof(int)));
+    m->spare = kac_alloc(n * (m->record * sizeof(double) + 2 * sizeof(uint64_t)));
     m->predicted = kac_alloc(n * sizeof(int));
-    m->root = kac_alloc(n * sizeof(int));
+    m->root = kac_alloc(n * sizeof *m->root);
     m->known = kac_alloc(n * sizeof(int));
     m->shift = kac_alloc(n * (size_t)m->d * sizeof(float));
     m->shifted = kac_alloc(n * sizeof(bool));
     m->ratio = kac_alloc(n * sizeof(double));
-    if (m->shift == NULL || m->shifted == NULL || m->ratio == NULL) return KAC_E_MEMORY;
+    m->key = kac_alloc(n * sizeof *m->key);
+    m->noise = kac_alloc(n * (size_t)m->d * sizeof(float));
+    m->noised = kac_alloc(n * sizeof(bool));
+    if (m->shift == NULL || m->shifted == NULL || m->ratio == NULL || m->key == NULL || m->noise == NULL ||
+        m->noised == NULL)
+        return KAC_E_MEMORY;
+    for (size_t i = 0; i < n; i++) m->key[i] = i;
     if (m->records == NULL || m->spare == NULL || m->predicted == NULL || m->root == NULL || m->known == NULL)
         return KAC_E_MEMORY;
     return kac_kernel_init(&m->kernel, m->k, m->d);
@@ -320,10 +275,8 @@ static kac_status mixture_init(kac_mixture *m, const char *text, size_t n, const
                                .shift = mixture_shift,
                                .deviation = mixture_deviation,
                                .gain = mixture_gain,
-                               .log_ratio = mixture_log_ratio,
-                               .state_bytes = mixture_state_bytes,
-                               .state_save = mixture_state_save,
-                               .state_load = mixture_state_load};
+                               .log_ratio = mixture_log_ratio};
+    kac_mixture_search_open(m);
     return allocate(m);
 }
 
@@ -363,6 +316,10 @@ void kac_mixture_destroy(kac_mixture *m) {
     kac_free(m->shift);
     kac_free(m->shifted);
     kac_free(m->ratio);
+    kac_free(m->key);
+    kac_free(m->noise);
+    kac_free(m->noised);
+    kac_mixture_search_close(m);
     kac_free(m);
 }
 
@@ -381,7 +338,7 @@ kac_mixture *kac_mixture_of(const kac_process *p) {
 const double *kac_mixture_point(const kac_process *p, int slot, kac_stage stage) {
     const kac_mixture *m = kac_mixture_of(p);
     KAC_ASSERT(m != NULL && slot >= 0 && slot < m->n_slots);
-    return stage == KAC_STAGE_FINAL ? slot_x(m, slot) : slot_x0(m, slot);
+    return stage == KAC_STAGE_FINAL ? kac_mixture_x(m, slot) : kac_mixture_x0(m, slot);
 }
 
 int64_t kac_mixture_evaluations(const kac_mixture *m) {

@@ -23,5 +23,8 @@ static kac_status run(kac_particles *out, kac_process *process, kac_reward *rewa
     return status;
 }
 
-const kac_method kac_method_none = {
-    .name = "none", .summary = "plain samples of the model; a reward only scores them", .options = options, .run = run};
+const kac_method kac_method_none = {.name = "none",
+                                    .summary = "plain samples of the model; a reward only scores them",
+                                    .options = options,
+                                    .target = KAC_TARGET_BASE,
+                                    .run = run};

@@ -132,8 +132,9 @@ static kac_status run(kac_particles *out, kac_process *process, kac_reward *rewa
 
 const kac_method kac_method_svdd = {
     .name = "svdd",
-    .summary = "chains that choose among candidates at every step; carried and drawn, exact: base × exp(λ r)",
+    .summary = "chains that choose among candidates at every step",
     .options = options,
+    .target = KAC_TARGET_TILTED,
     .run = run,
     .needs_density = true,
     .presets = presets};

@@ -93,7 +93,7 @@ kac_status kac_swarm_start(kac_swarm *s, int *i_step) {
         return s->process->start(s->process, s->slots, s->n);
     }
     KAC_TRY(check_restored(s, *i_step));
-    return s->process->state_load(s->process, s->state);
+    return s->process->state_load(s->process, s->state, s->state_bytes);
 }
 
 kac_status kac_swarm_predict(kac_swarm *s, int i_step) {

@@ -25,8 +25,9 @@ static kac_status run(kac_particles *out, kac_process *process, kac_reward *rewa
 
 const kac_method kac_method_tds = {
     .name = "tds",
-    .summary = "twisted diffusion: guided particles, weighed and resampled at every step; exact: base × exp(λ r)",
+    .summary = "twisted diffusion: guided particles, weighed and resampled at every step",
     .options = options,
+    .target = KAC_TARGET_TILTED,
     .run = run,
     .needs_density = true,
     .needs_grad = kac_guidance_asked,

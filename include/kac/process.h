@@ -16,6 +16,7 @@
 
 #include <kac/status.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -47,15 +48,15 @@ struct kac_process {
      * Sources are read as they were before the call, so a permutation is allowed. */
     kac_status (*copy)(kac_process *p, const int *from, const int *to, int n);
 
-    /* Guidance, for methods that follow a gradient; all NULL (n_state 0): the process has none. Arrays are f32, one row of n_state
-     * numbers for each slot.
+    int64_t n_state; /* numbers in a state: the rows of the f32 arrays below, one for each slot */
+
+    /* Guidance, for methods that follow a gradient; all NULL: the process has none.
      * pull: d_x[i] = (∂ x0-hat / ∂ x)ᵀ d_x0[i] at the states of slots, which were predicted at i_step.
      * shift: the next step from slots[i] draws around a mean that is moved by shift[i]; forgotten after it, and not taken along by copy.
      * Solvers that draw no noise take it too, but then log_ratio fails with KAC_E_UNSUPPORTED.
      * deviation: of the noise that the step at i_step draws, the same in every direction.
      * gain: how far the step's mean moves for each unit that is added to the score ∇ log p(x) of its state; in the limit of small
      * steps of a diffusion that draws all its noise it is deviation². */
-    int64_t n_state;
     kac_status (*pull)(kac_process *p, int i_step, const int *slots, int n, const float *d_x0, float *d_x);
     kac_status (*shift)(kac_process *p, int i_step, const int *slots, int n, const float *shift);
     double (*deviation)(kac_process *p, int i_step);
@@ -65,11 +66,29 @@ struct kac_process {
      * always 0. */
     kac_status (*log_ratio)(kac_process *p, const int *slots, int n, double *out);
 
+    /* Search, for methods that come back to a state or draw more samples than there are slots; all NULL: the process has none.
+     * rekey: from now on slots[i] draws what start and step draw as particle keys[i] of its group would, instead of its own number; other
+     * keys are independent noise. copy and fetch leave a slot's key alone.
+     * store: place places[i] keeps the state of slots[i], with its prediction if it has one; places count from 0, belong to no group and
+     * are overwritten. fetch: slots[i] becomes what the place keeps, at the step where it was stored; a kept prediction is not made
+     * again. Memory grows with the places in use, and is part of state_save.
+     * read: the states themselves. write: slots[i] holds state x[i] from now on, without a past; only before steps whose solver needs
+     * none, as before the first.
+     * noise: the next step into slots[i] uses the standard normals z[i] instead of drawing them.
+     * level: before step i_step a state is alpha · x_0 + sigma · noise; i_step = n_steps: 1 and 0. */
+    void (*rekey)(kac_process *p, const int *slots, int n, const uint64_t *keys);
+    kac_status (*store)(kac_process *p, const int *slots, int n, const int64_t *places);
+    kac_status (*fetch)(kac_process *p, const int64_t *places, const int *slots, int n);
+    kac_status (*read)(kac_process *p, const int *slots, int n, float *x);
+    kac_status (*write)(kac_process *p, const int *slots, int n, const float *x);
+    kac_status (*noise)(kac_process *p, const int *slots, int n, const float *z);
+    void (*level)(kac_process *p, int i_step, double *alpha, double *sigma);
+
     /* The process's whole state as one flat block, so that a run can be stopped and continued to the same bits.
-     * state_bytes is constant over a run. NULL: cannot be saved. */
+     * state_bytes changes only with what is stored. state_load: KAC_E_FORMAT when n_bytes are not such a block. NULL: cannot be saved. */
     int64_t (*state_bytes)(kac_process *p);
     kac_status (*state_save)(kac_process *p, void *out);
-    kac_status (*state_load)(kac_process *p, const void *in);
+    kac_status (*state_load)(kac_process *p, const void *in, size_t n_bytes);
 };
 
 #pragma GCC visibility pop

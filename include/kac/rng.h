@@ -29,6 +29,9 @@ typedef struct kac_key {
     uint32_t step;
 } kac_key;
 
+/* The key under which slot (uint32_t)particle belongs to this particle: the same for numbers below 2^32, another for each high word. */
+kac_key kac_key_of_particle(kac_key key, uint64_t particle);
+
 /* out[i] ~ N(0, 1) for elements first … first+n-1 of `slot`. */
 void kac_rng_normal(float *out, int64_t n, kac_key key, uint32_t slot, int64_t first);
 

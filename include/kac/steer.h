@@ -37,6 +37,14 @@ typedef struct kac_preset {
     const char *settings; /* "lambda=2 steps=100": the method's own options and those of the program around it */
 } kac_preset;
 
+/* The law that a method's weighted samples stand for. */
+typedef enum kac_target {
+    KAC_TARGET_BASE,     /* the model's own */
+    KAC_TARGET_TILTED,   /* base × exp(λ r), exact as the budget grows */
+    KAC_TARGET_MODE,     /* no law: the highest reward among what the model could have drawn */
+    KAC_TARGET_HEURISTIC /* moved towards base × exp(λ r), by what is not exact */
+} kac_target;
+
 typedef struct kac_method {
     const char *name;
     const char *summary;            /* one line for --help; says what the samples stand for */
@@ -44,6 +52,8 @@ typedef struct kac_method {
     /* `reward` may be NULL for "none" (rewards are then NAN). `events` may be NULL. seed is the run's. */
     kac_status (*run)(kac_particles *out, kac_process *process, kac_reward *reward, kac_events *events,
                       const kac_options *options, uint64_t seed);
+    kac_target target;  /* with default options */
+    bool anytime;       /* goes on until the budget in events is spent; needs the process's search */
     bool needs_density; /* steps must draw noise, or copies of a particle would stay copies */
     /* Whether it will follow gradients under these options; the process and the reward need one then. NULL: never. */
     bool (*needs_grad)(const kac_options *options);
@@ -53,6 +63,9 @@ typedef struct kac_method {
 /* Gives every option that was not set, and that `options` has, what the preset says that its option "preset" names. Does nothing without
  * one. */
 kac_status kac_method_preset(const kac_method *method, kac_options *options);
+
+/* "base × exp(λ r), exact" and the like, for --help and the page. */
+const char *kac_target_text(kac_target target);
 
 /* NULL when there is none of that name. */
 const kac_method *kac_method_find(const char *name);

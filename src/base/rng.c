@@ -1,6 +1,11 @@
 #include "philox.h"
 #include <kac/rng.h>
 
+kac_key kac_key_of_particle(kac_key key, uint64_t particle) {
+    key.seed += (particle >> 32) * 0x9E3779B97F4A7C15u;
+    return key;
+}
+
 void kac_rng_normal(float *out, int64_t n, kac_key key, uint32_t slot, int64_t first) {
     int64_t i = 0;
     while (i < n) {

@@ -13,6 +13,7 @@ struct kac_cli_command;
 typedef struct kac_cli_method {
     const char *name, *summary;
     const kac_option_spec *options; /* ends with a NULL name */
+    const char *target;             /* what its samples stand for; NULL: nothing is said */
 } kac_cli_method;
 
 typedef struct kac_cli_methods {

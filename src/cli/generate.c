@@ -83,7 +83,7 @@ static kac_status run(kac_cli *cli) {
 
 static bool method_at(kac_cli_method *out, int i) {
     const kac_method *m = kac_method_list()[i];
-    if (m != NULL) *out = (kac_cli_method){m->name, m->summary, m->options};
+    if (m != NULL) *out = (kac_cli_method){m->name, m->summary, m->options, kac_target_text(m->target)};
     return m != NULL;
 }
 

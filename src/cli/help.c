@@ -52,6 +52,7 @@ static void print_methods(const kac_cli_methods *methods, const char *only) {
     for (int i = 0; methods->at(&m, i); i++) {
         if (only != NULL && strcmp(m.name, only) != 0) continue;
         printf("\n--%s %s: %s\n", methods->option, m.name, m.summary);
+        if (m.target != NULL) printf("  target: %s\n", m.target);
         for (const kac_option_spec *s = m.options; s->name != NULL; s++) print_option(s);
     }
 }

@@ -215,12 +215,13 @@ static kac_status on_checkpoint(kac_events *e, int i_step, const kac_blob *blobs
     return kac_run_folder_checkpoint(&j->folder, i_step, all, add_own_blobs(j, all, blobs, n), on_cancelled(e));
 }
 
-static kac_status on_restore(kac_events *e, int *i_step, const kac_blob *blobs, int n) {
+static kac_status on_restore(kac_events *e, int *i_step, kac_blob *blobs, int n) {
     kac_job *j = e->self;
     *i_step = 0;
     if (j->resume) {
         kac_blob all[MAX_BLOBS];
         KAC_TRY(kac_run_folder_restore(&j->folder, i_step, all, add_own_blobs(j, all, blobs, n)));
+        memcpy(blobs, all, (size_t)n * sizeof *blobs); /* those of any size */
         j->i_step = *i_step;
         kac_job_say(j, *i_step > 0 ? "going on at step %d" : "no checkpoint yet: starting anew (step %d)", *i_step);
     }

@@ -206,7 +206,6 @@ static kac_status latent_log_ratio(kac_process *p, const int *slots, int n, doub
 kac_status kac_latent_guidance_open(kac_latent *l) {
     if (!l->o.guided) return KAC_OK;
     kac_process *p = &l->process;
-    p->n_state = kac_latent_state_count(l);
     p->pull = latent_pull, p->shift = latent_shift;
     p->deviation = latent_deviation, p->gain = latent_gain, p->log_ratio = latent_log_ratio;
     l->shifted = kac_alloc((size_t)l->n_slots * sizeof *l->shifted);

@@ -1,6 +1,6 @@
 /* What the files of the latent process share: latent_process.c (the chain), latent_text.c (its prompts), latent_start.c
  * (where it begins and what a mask keeps), latent_pictures.c (its pictures), latent_guidance.c (gradients
- * and shifted steps). */
+ * and shifted steps), latent_search.c (other noise, states put by, states from outside; saving). */
 #ifndef KAC_LATENT_PARTS_H
 #define KAC_LATENT_PARTS_H
 
@@ -22,7 +22,8 @@ struct kac_latent {
     kac_tensor past[KAC_SOLVER_PAST]; /* the same, solver->n_past of them */
     kac_tensor variance;              /* the same: what the network says of its noise; with solver->learned only */
     uint64_t *id;                     /* [n_slots] which state a slot holds */
-    int *origin;                      /* [n_slots] the particle whose first noise the state descends from */
+    uint64_t *key;                    /* [n_slots] the particle whose noise the slot draws */
+    uint64_t *origin;                 /* [n_slots] the particle whose first noise the state descends from */
     uint64_t *predicted;              /* [n_slots] id whose out and x0 the slot has; 0: none */
     uint64_t *picture_id;             /* [n_slots] id of the decoded picture; 0: none */
     uint8_t *picture_stage;           /* [n_slots] kac_stage of the picture */
@@ -34,9 +35,14 @@ struct kac_latent {
     kac_tensor extra; /* [1, h, w, channels + 1] f32: what an inpainting network reads too; none for others */
     /* With o.guided, latent_guidance.c: */
     kac_grad_tape tape;
-    kac_tensor shift;  /* as x: of the next step */
-    bool *shifted;     /* [n_slots] */
-    double *ratio;     /* [n_slots] log p − log q of the step just drawn; NAN: it has no density */
+    kac_tensor shift; /* as x: of the next step */
+    bool *shifted;    /* [n_slots] */
+    double *ratio;    /* [n_slots] log p − log q of the step just drawn; NAN: it has no density */
+    /* Search, latent_search.c: */
+    struct kac_latent_place *places; /* [most_places] */
+    int64_t n_places, most_places;
+    float *noise;      /* as x: of the next step, where `noised`; NULL before the first */
+    bool *noised;      /* [n_slots] */
     int i_step;        /* of the last predict */
     int *list, *list2; /* [n_slots] work lists */
     double *timesteps; /* [2 · batch] of a network call */
@@ -81,14 +87,20 @@ static inline int kac_latent_find_state(const kac_latent *l, const int *list, in
 /* Encodes o.start into c->run; does nothing without a picture. */
 kac_status kac_latent_start_open(kac_latent *l);
 /* x_K of a particle into x [1, h, w, channels]. */
-kac_status kac_latent_start_state(kac_latent *l, kac_tensor *x, int particle);
+kac_status kac_latent_start_state(kac_latent *l, kac_tensor *x, uint64_t particle);
 /* After step i_step: what the mask keeps becomes the first picture at the noise level that x now has, under `particle`'s noise. Does
  * nothing without a mask, or when the network reads it. */
-kac_status kac_latent_start_keep(kac_latent *l, kac_tensor *x, int i_step, int particle);
+kac_status kac_latent_start_keep(kac_latent *l, kac_tensor *x, int i_step, uint64_t particle);
 
 /* The network's input for `n` states, from c->scratch, with timesteps and text_row; n_rows is twice as many when all are evaluated
  * without the prompt too, and these come first. */
 kac_status kac_latent_fill_rows(kac_latent *l, kac_tensor *in, int *n_rows, int i_step, const int *slots, int n);
+
+/* Gives the process its search, and its saved form. */
+void kac_latent_search_open(kac_latent *l);
+void kac_latent_search_close(kac_latent *l);
+/* x0-hat of a slot at a step, from its state and the network's output. clip_scratch: state_count floats with solver->threshold. */
+kac_status kac_latent_denoised(kac_latent *l, int i_step, int slot, float *clip_scratch);
 
 /* Gives the process its guidance, if that was asked for. */
 kac_status kac_latent_guidance_open(kac_latent *l);

@@ -12,7 +12,7 @@ static kac_status latent_start(kac_process *p, const int *slots, int n) {
     for (int i = 0; i < n; i++) {
         const int slot = slots[i];
         kac_tensor x = kac_latent_row(l->x, slot);
-        l->origin[slot] = l->o.first_particle + slot % l->o.n_per_group;
+        l->origin[slot] = l->key[slot];
         KAC_TRY(kac_latent_start_state(l, &x, l->origin[slot]));
         l->id[slot] = ++l->next_id;
     }
@@ -97,19 +97,26 @@ static kac_status call_network(kac_latent *l, kac_tensor *guided, int i_step, co
     return KAC_OK;
 }
 
-static kac_status predict_batch(kac_latent *l, int i_step, const int *slots, int n) {
+kac_status kac_latent_denoised(kac_latent *l, int i_step, int slot, float *clip_scratch) {
     const kac_solver_row *row = &l->solver->rows[i_step];
+    const kac_tensor x = kac_latent_row(l->x, slot), out = kac_latent_row(l->out, slot);
+    kac_tensor x0 = kac_latent_row(l->x0, slot);
+    KAC_TRY(kac_lincomb(l->c, &x0, 2, (kac_tensor[]){x, out}, (double[]){row->x0_x, row->x0_out}, 1));
+    if ((l->solver->clip > 0 || l->solver->threshold > 0) && !kac_latent_is_plan(l))
+        kac_solver_clip(l->solver, x0.data, kac_latent_state_count(l), clip_scratch);
+    return KAC_OK;
+}
+
+static kac_status predict_batch(kac_latent *l, int i_step, const int *slots, int n) {
     kac_tensor guided = {0}, clip_scratch = {0};
     KAC_TRY(call_network(l, &guided, i_step, slots, n));
     if (l->solver->threshold > 0)
         KAC_TRY(kac_take_make(&clip_scratch, &l->c->scratch, KAC_F32, kac_latent_state_count(l)));
     for (int i = 0; i < n; i++) {
-        const kac_tensor x = kac_latent_row(l->x, slots[i]), g = kac_latent_row(guided, i);
-        kac_tensor out = kac_latent_row(l->out, slots[i]), x0 = kac_latent_row(l->x0, slots[i]);
+        const kac_tensor g = kac_latent_row(guided, i);
+        kac_tensor out = kac_latent_row(l->out, slots[i]);
         KAC_TRY(kac_lincomb(l->c, &out, 1, &g, (double[]){1}, 1));
-        KAC_TRY(kac_lincomb(l->c, &x0, 2, (kac_tensor[]){x, g}, (double[]){row->x0_x, row->x0_out}, 1));
-        if ((l->solver->clip > 0 || l->solver->threshold > 0) && !kac_latent_is_plan(l))
-            kac_solver_clip(l->solver, x0.data, kac_latent_state_count(l), clip_scratch.data);
+        KAC_TRY(kac_latent_denoised(l, i_step, slots[i], clip_scratch.data));
         l->predicted[slots[i]] = l->id[slots[i]];
     }
     return KAC_OK;
@@ -162,13 +169,16 @@ static kac_status weigh(kac_latent *l, kac_tensor *to, const kac_sum *sum, int f
 }
 
 static kac_status draw_noise(kac_latent *l, kac_tensor *z, int i_step, int slot) {
-    const int particle = l->o.first_particle + slot % l->o.n_per_group;
-    const kac_key key = {.seed = l->o.seed, .purpose = KAC_PURPOSE_STEP, .step = (uint32_t)i_step};
-    if (l->o.noise.data == NULL) return kac_randn(l->c, z, key, &particle);
     const int64_t shape[] = {1, l->h, l->w, l->channels}, n = kac_latent_state_count(l);
-    const float *given = l->o.noise.data;
-    return kac_copy(l->c, z,
-                    kac_tensor_of((float *)given + ((int64_t)i_step * l->n_slots + slot) * n, KAC_F32, 4, shape));
+    float *given = NULL;
+    if (l->noised != NULL && l->noised[slot])
+        given = l->noise + slot * n;
+    else if (l->o.noise.data != NULL)
+        given = (float *)l->o.noise.data + ((int64_t)i_step * l->n_slots + slot) * n;
+    if (given != NULL) return kac_copy(l->c, z, kac_tensor_of(given, KAC_F32, 4, shape));
+    const kac_key key = {.seed = l->o.seed, .purpose = KAC_PURPOSE_STEP, .step = (uint32_t)i_step};
+    const int particle = (int)(uint32_t)l->key[slot];
+    return kac_randn(l->c, z, kac_key_of_particle(key, l->key[slot]), &particle);
 }
 
 /* The deviation that the network predicts, in units of the row's own. */
@@ -232,6 +242,7 @@ static kac_status latent_step(kac_process *p, int i_step, const int *from, const
         l->id[to[i]] = twin >= 0 ? l->id[to[twin]] : ++l->next_id;
     }
     for (int i = 0; i < n && l->shifted != NULL; i++) l->shifted[from[i]] = false;
+    for (int i = 0; i < n && l->noised != NULL; i++) l->noised[to[i]] = false;
     kac_arena_release(&l->c->scratch, mark);
     return KAC_OK;
 }
@@ -267,7 +278,7 @@ static kac_status latent_copy(kac_process *p, const int *from, const int *to, in
     if (ids == NULL || pictures == NULL) return KAC_E_MEMORY;
     for (int i = 0; i < n_moves && !kac_latent_is_plan(l); i++) {
         const int s = l->list[i];
-        ids[4 * i] = l->id[s], ids[4 * i + 1] = l->predicted[s], ids[4 * i + 3] = (uint64_t)l->origin[s];
+        ids[4 * i] = l->id[s], ids[4 * i + 1] = l->predicted[s], ids[4 * i + 3] = l->origin[s];
         ids[4 * i + 2] = l->picture_id[s] == l->id[s] ? (uint64_t)l->picture_stage[s] + 1 : 0;
         if (ids[4 * i + 2] != 0)
             memcpy(pictures + (size_t)i * kac_latent_picture_bytes(l),
@@ -275,7 +286,7 @@ static kac_status latent_copy(kac_process *p, const int *from, const int *to, in
     }
     for (int i = 0; i < n_moves && !kac_latent_is_plan(l); i++) {
         const int t = l->list2[i];
-        l->id[t] = ids[4 * i], l->predicted[t] = ids[4 * i + 1], l->origin[t] = (int)ids[4 * i + 3];
+        l->id[t] = ids[4 * i], l->predicted[t] = ids[4 * i + 1], l->origin[t] = ids[4 * i + 3];
         l->picture_id[t] = ids[4 * i + 2] != 0 ? ids[4 * i] : 0;
         if (ids[4 * i + 2] == 0) continue;
         l->picture_stage[t] = (uint8_t)(ids[4 * i + 2] - 1);
@@ -283,56 +294,6 @@ static kac_status latent_copy(kac_process *p, const int *from, const int *to, in
                pictures + (size_t)i * kac_latent_picture_bytes(l), kac_latent_picture_bytes(l));
     }
     kac_arena_release(&l->c->scratch, mark);
-    return KAC_OK;
-}
-
-/* ---- saving ---- */
-
-enum { N_SAVED = 4 + KAC_SOLVER_PAST };
-
-typedef struct saved {
-    void *data;
-    size_t n_bytes;
-} saved;
-
-/* Between steps nothing but x, past, the ids and origins matters: out and x0 are computed anew, pictures too. */
-static void list_saved(const kac_latent *l, saved list[N_SAVED]) {
-    kac_latent *self = l->process.self;
-    const size_t n = (size_t)l->n_slots;
-    list[0] = (saved){&self->next_id, sizeof l->next_id};
-    list[1] = (saved){l->id, n * sizeof *l->id};
-    list[2] = (saved){l->origin, n * sizeof *l->origin};
-    list[3] = (saved){l->x.data, kac_tensor_bytes(l->x)};
-    for (int j = 0; j < KAC_SOLVER_PAST; j++)
-        list[4 + j] = (saved){l->past[j].data, j < l->solver->n_past ? kac_tensor_bytes(l->x) : 0};
-}
-
-static int64_t latent_state_bytes(kac_process *p) {
-    saved list[N_SAVED];
-    size_t n = 0;
-    list_saved(self_of(p), list);
-    for (int i = 0; i < N_SAVED; i++) n += list[i].n_bytes;
-    return (int64_t)n;
-}
-
-static kac_status latent_state_save(kac_process *p, void *out) {
-    saved list[N_SAVED];
-    char *to = out;
-    list_saved(self_of(p), list);
-    for (int i = 0; i < N_SAVED; to += list[i++].n_bytes)
-        if (list[i].n_bytes > 0) memcpy(to, list[i].data, list[i].n_bytes);
-    return KAC_OK;
-}
-
-static kac_status latent_state_load(kac_process *p, const void *in) {
-    kac_latent *l = self_of(p);
-    saved list[N_SAVED];
-    const char *from = in;
-    list_saved(l, list);
-    for (int i = 0; i < N_SAVED; from += list[i++].n_bytes)
-        if (list[i].n_bytes > 0) memcpy(list[i].data, from, list[i].n_bytes);
-    memset(l->predicted, 0, (size_t)l->n_slots * sizeof *l->predicted);
-    memset(l->picture_id, 0, (size_t)l->n_slots * sizeof *l->picture_id);
     return KAC_OK;
 }
 
@@ -355,16 +316,17 @@ static kac_status latent_init(kac_latent *l) {
     const size_t n = (size_t)l->n_slots;
     l->id = kac_alloc(n * sizeof *l->id), l->predicted = kac_alloc(n * sizeof *l->predicted);
     l->picture_id = kac_alloc(n * sizeof *l->picture_id), l->picture_stage = kac_alloc(n);
-    l->origin = kac_alloc(n * sizeof *l->origin);
+    l->origin = kac_alloc(n * sizeof *l->origin), l->key = kac_alloc(n * sizeof *l->key);
     l->list = kac_alloc(n * sizeof *l->list), l->list2 = kac_alloc(n * sizeof *l->list2);
     l->cond_row = kac_alloc((size_t)l->o.n_groups * sizeof *l->cond_row);
     l->uncond_row = kac_alloc((size_t)l->o.n_groups * sizeof *l->uncond_row);
     l->timesteps = kac_alloc((size_t)l->o.batch * 2 * sizeof *l->timesteps);
     l->text_row = kac_alloc((size_t)l->o.batch * 2 * sizeof *l->text_row);
     if (l->timesteps == NULL || l->text_row == NULL || l->id == NULL || l->predicted == NULL || l->picture_id == NULL ||
-        l->picture_stage == NULL || l->origin == NULL || l->list == NULL || l->list2 == NULL || l->cond_row == NULL ||
-        l->uncond_row == NULL)
+        l->picture_stage == NULL || l->origin == NULL || l->key == NULL || l->list == NULL || l->list2 == NULL ||
+        l->cond_row == NULL || l->uncond_row == NULL)
         return KAC_E_MEMORY;
+    for (int i = 0; i < l->n_slots; i++) l->key[i] = (uint64_t)(l->o.first_particle + i % l->o.n_per_group);
     KAC_TRY(take_states(l));
     KAC_TRY(kac_latent_guidance_open(l));
     KAC_TRY(kac_latent_start_open(l));
@@ -390,9 +352,8 @@ kac_status kac_latent_open(kac_latent **out, kac_ctx *c, const kac_pipeline *p, 
                                .predict = latent_predict,
                                .step = latent_step,
                                .copy = latent_copy,
-                               .state_bytes = latent_state_bytes,
-                               .state_save = latent_state_save,
-                               .state_load = latent_state_load};
+                               .n_state = kac_latent_state_count(l)};
+    kac_latent_search_open(l);
     const kac_status s = latent_init(l);
     if (s != KAC_OK) {
         kac_latent_close(l);
@@ -405,9 +366,11 @@ kac_status kac_latent_open(kac_latent **out, kac_ctx *c, const kac_pipeline *p, 
 void kac_latent_close(kac_latent *l) {
     if (l == NULL) return;
     kac_latent_guidance_close(l);
+    kac_latent_search_close(l);
     kac_unet_cond_free(l->cond);
     kac_free(l->id), kac_free(l->predicted), kac_free(l->picture_id), kac_free(l->picture_stage);
-    kac_free(l->origin), kac_free(l->list), kac_free(l->list2), kac_free(l->cond_row), kac_free(l->uncond_row);
+    kac_free(l->origin), kac_free(l->key), kac_free(l->list), kac_free(l->list2), kac_free(l->cond_row),
+        kac_free(l->uncond_row);
     kac_free(l->timesteps), kac_free(l->text_row);
     kac_free(l);
 }

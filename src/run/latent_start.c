@@ -57,15 +57,17 @@ static kac_status encode(kac_latent *l, kac_arena *arena, kac_tensor *mean, kac_
     return KAC_OK;
 }
 
-/* The latents that mean and deviation give: scaled, drawn with the noise (draw, slot). */
-static kac_status latents_of(kac_latent *l, kac_tensor *out, kac_tensor mean, kac_tensor std, int draw, int slot) {
+/* The latents that mean and deviation give: scaled, drawn with the noise (draw, particle). */
+static kac_status latents_of(kac_latent *l, kac_tensor *out, kac_tensor mean, kac_tensor std, int draw,
+                             uint64_t particle) {
     const size_t mark = kac_arena_mark(&l->c->scratch);
     kac_tensor z = mean;
     if (std.data != NULL) {
         const kac_key key = {.seed = l->o.seed, .purpose = KAC_PURPOSE_ENCODE, .step = (uint32_t)draw};
+        const int slot = (int)(uint32_t)particle;
         kac_tensor noise = {0}, sum = {0};
         KAC_TRY(take_state(l, &l->c->scratch, &noise));
-        KAC_TRY(kac_randn(l->c, &noise, key, &slot));
+        KAC_TRY(kac_randn(l->c, &noise, kac_key_of_particle(key, particle), &slot));
         KAC_TRY(take_state(l, &l->c->scratch, &z));
         sum = flat(z);
         KAC_TRY(kac_affine(l->c, &sum, flat(noise), vector(std), vector(mean)));
@@ -131,13 +133,14 @@ kac_status kac_latent_start_open(kac_latent *l) {
     return encode(l, &l->c->run, &l->init_mean, &l->init_std, false);
 }
 
-static kac_status first_noise(kac_latent *l, kac_tensor *x, int particle) {
+static kac_status first_noise(kac_latent *l, kac_tensor *x, uint64_t particle) {
     const kac_key key = {.seed = l->o.seed, .purpose = KAC_PURPOSE_INIT, .step = 0};
-    return kac_randn(l->c, x, key, &particle);
+    const int slot = (int)(uint32_t)particle;
+    return kac_randn(l->c, x, kac_key_of_particle(key, particle), &slot);
 }
 
 /* out = alpha · picture + sigma · the particle's first noise */
-static kac_status picture_at(kac_latent *l, kac_tensor *out, double alpha, double sigma, int particle) {
+static kac_status picture_at(kac_latent *l, kac_tensor *out, double alpha, double sigma, uint64_t particle) {
     const size_t mark = kac_arena_mark(&l->c->scratch);
     kac_tensor terms[2] = {0};
     for (int i = 0; i < 2; i++) KAC_TRY(take_state(l, &l->c->scratch, &terms[i]));
@@ -148,7 +151,7 @@ static kac_status picture_at(kac_latent *l, kac_tensor *out, double alpha, doubl
     return KAC_OK;
 }
 
-kac_status kac_latent_start_state(kac_latent *l, kac_tensor *x, int particle) {
+kac_status kac_latent_start_state(kac_latent *l, kac_tensor *x, uint64_t particle) {
     const kac_latent_start *s = &l->o.start;
     if (s->rgb != NULL && !s->from_noise)
         return picture_at(l, x, l->solver->rows[0].alpha, l->solver->rows[0].sigma, particle);
@@ -156,7 +159,7 @@ kac_status kac_latent_start_state(kac_latent *l, kac_tensor *x, int particle) {
     return kac_lincomb(l->c, x, 1, x, &l->solver->init_noise_sigma, 1);
 }
 
-kac_status kac_latent_start_keep(kac_latent *l, kac_tensor *x, int i_step, int particle) {
+kac_status kac_latent_start_keep(kac_latent *l, kac_tensor *x, int i_step, uint64_t particle) {
     if (l->mask.data == NULL) return KAC_OK;
     const bool last = i_step + 1 == l->solver->n_steps;
     const kac_solver_row *next = last ? NULL : &l->solver->rows[i_step + 1];

@@ -186,7 +186,7 @@ kac_status kac_run_folder_checkpoint(kac_run_folder *f, int i_step, const kac_bl
     return s;
 }
 
-static kac_status fill_blobs(const kac_weights *st, int *i_step, const kac_blob *blobs, int n) {
+static kac_status fill_blobs(const kac_weights *st, int *i_step, kac_blob *blobs, int n) {
     const char *next = kac_weights_metadata(st, "next_step");
     char *end;
     const long step = next == NULL ? -1 : strtol(next, &end, 10);
@@ -194,6 +194,11 @@ static kac_status fill_blobs(const kac_weights *st, int *i_step, const kac_blob 
     for (int i = 0; i < n; i++) {
         kac_tensor t;
         KAC_TRY(kac_weights_find(st, blobs[i].name, &t));
+        if (blobs[i].data == NULL) {
+            blobs[i].n_bytes = kac_tensor_bytes(t);
+            blobs[i].data = kac_alloc(KAC_MAX(blobs[i].n_bytes, 1));
+            if (blobs[i].data == NULL) return KAC_E_MEMORY;
+        }
         if (kac_tensor_bytes(t) != blobs[i].n_bytes)
             return KAC_FAIL(KAC_E_FORMAT, "%s: %s has %zu bytes, this run wants %zu", st->path, blobs[i].name,
                             kac_tensor_bytes(t), blobs[i].n_bytes);
@@ -203,7 +208,7 @@ static kac_status fill_blobs(const kac_weights *st, int *i_step, const kac_blob 
     return KAC_OK;
 }
 
-kac_status kac_run_folder_restore(kac_run_folder *f, int *i_step, const kac_blob *blobs, int n) {
+kac_status kac_run_folder_restore(kac_run_folder *f, int *i_step, kac_blob *blobs, int n) {
     *i_step = 0;
     char *path = kac_run_folder_file(f, checkpoint_name);
     if (path == NULL) return KAC_E_MEMORY;

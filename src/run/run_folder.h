@@ -37,9 +37,9 @@ kac_status kac_run_folder_log_cut(kac_run_folder *f, int64_t n_bytes);
 
 /* Saves blobs to go on with step i_step + 1; at most one every two seconds unless `now`. */
 kac_status kac_run_folder_checkpoint(kac_run_folder *f, int i_step, const kac_blob *blobs, int n, bool now);
-/* Fills blobs of the same names and sizes and sets *i_step to the step to go on with; 0 without a checkpoint. KAC_E_FORMAT when it does not
- * belong to this run. */
-kac_status kac_run_folder_restore(kac_run_folder *f, int *i_step, const kac_blob *blobs, int n);
+/* Fills blobs of the same names and sizes (those without data: of any size, allocated here) and sets *i_step to the step to go on with; 0
+ * without a checkpoint. KAC_E_FORMAT when it does not belong to this run. */
+kac_status kac_run_folder_restore(kac_run_folder *f, int *i_step, kac_blob *blobs, int n);
 void kac_run_folder_checkpoint_remove(kac_run_folder *f);
 
 /* path/name; caller frees. */

@@ -242,7 +242,7 @@ static void test_promises(void) {
         close_run(&f);
         CHECK(open_run(&f, run, 2, 4, masked, 0));
         p = kac_latent_process(f.latent);
-        CHECK_OK(p->state_load(p, saved));
+        CHECK_OK(p->state_load(p, saved, (size_t)p->state_bytes(p)));
         walk(&f, 4, 1, f.solver.n_steps, -1);
         CHECK(memcmp(b, kac_latent_states(f.latent).data, sizeof b) == 0);
         kac_free(saved);

@@ -11,7 +11,7 @@ static void set_state(kac_process *p, int slot, const double *x) {
     char *state = kac_alloc((size_t)p->state_bytes(p));
     CHECK_OK(p->state_save(p, state));
     memcpy(state + (size_t)slot * D * sizeof *x, x, D * sizeof *x);
-    CHECK_OK(p->state_load(p, state));
+    CHECK_OK(p->state_load(p, state, (size_t)p->state_bytes(p)));
     kac_free(state);
 }
 

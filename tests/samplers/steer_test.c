@@ -70,7 +70,7 @@ static kac_status on_checkpoint(kac_events *e, int i_step, const kac_blob *blobs
     return KAC_OK;
 }
 
-static kac_status on_restore(kac_events *e, int *i_step, const kac_blob *blobs, int n_blobs) {
+static kac_status on_restore(kac_events *e, int *i_step, kac_blob *blobs, int n_blobs) {
     sink *s = e->self;
     *i_step = s->restore_at;
     for (int i = 0; s->restore_at > 0 && i < n_blobs; i++) {
@@ -89,7 +89,11 @@ static bool cancelled(kac_events *e) {
 static sink *make_sink(int n_groups, int k) {
     sink *s = kac_alloc(sizeof *s);
     *s = (sink){.n_groups = n_groups, .k = k, .stop_after = -1};
-    s->events = (kac_events){s, on_step, on_checkpoint, on_restore, cancelled};
+    s->events = (kac_events){.self = s,
+                             .on_step = on_step,
+                             .on_checkpoint = on_checkpoint,
+                             .on_restore = on_restore,
+                             .cancelled = cancelled};
     for (int i = 0; i < n_groups * k; i++) s->eves[i] = i % k;
     return s;
 }

@@ -30,12 +30,12 @@ WEIGHTS = os.path.join(HERE, "..", "..", "weights")
 CATW = [6, 20, 10, 20, 32, 6, 6]
 
 
-def build_unet():
+def build_unet(channels=(48, 96, 160)):
     from diffusers import UNet2DConditionModel
     from diffusers.models.attention_processor import AttnProcessor
 
     u = UNet2DConditionModel(
-        sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(48, 96, 160),
+        sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=tuple(channels),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=128, attention_head_dim=(2, 3, 5), norm_num_groups=16,
@@ -56,8 +56,9 @@ def scheduler():
 def load_unet(path):
     from diffusers import UNet2DConditionModel
 
-    u = build_unet()
-    u.load_state_dict(UNet2DConditionModel.from_pretrained(path, torch_dtype=torch.float32).state_dict())
+    old = UNet2DConditionModel.from_pretrained(path, torch_dtype=torch.float32)
+    u = build_unet(old.config.block_out_channels)
+    u.load_state_dict(old.state_dict())
     return u
 
 
@@ -190,7 +191,7 @@ def progress_prompts(per):
 def train(a):
     torch.manual_seed(a.seed)
     vae, tok, te = load_parts(a.pipe, a.text)
-    u = build_unet() if a.fresh else load_unet(f"{a.pipe}/unet")
+    u = build_unet(a.channels) if a.fresh else load_unet(f"{a.pipe}/unet")
     if a.text and not a.fresh:
         remap(u, load_parts(a.pipe)[2], te, tok)
     par = list(u.parameters())
@@ -261,6 +262,7 @@ def main():
     ap.add_argument("--pipe", default=os.path.join(WEIGHTS, "shapes-64"), help="pipeline to go on from")
     ap.add_argument("--text", help="folder of another text encoder (or CLIP) to use from now on")
     ap.add_argument("--fresh", action="store_true", help="start from random weights")
+    ap.add_argument("--channels", type=int, nargs=3, default=(48, 96, 160), help="of the three levels, with --fresh; multiples of 16")
     ap.add_argument("--seconds", type=float, default=4500, help="length of the schedule")
     ap.add_argument("--every", type=float, default=600, help="seconds between checkpoints")
     ap.add_argument("--lr", type=float, default=8e-4)
