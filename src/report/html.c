@@ -87,3 +87,16 @@ void kac_html_count(kac_text *t, double n) {
     const int len = snprintf(digits, sizeof digits, "%.0f", n);
     for (int i = 0; i < len; i++) kac_text_add(t, i > 0 && (len - i) % 3 == 0 ? "\u202f%c" : "%c", digits[i]);
 }
+
+void kac_html_open(kac_text *t, const char *title, const char *images, const char *style) {
+    kac_text_add(t,
+                 "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<meta name=\"viewport\" "
+                 "content=\"width=device-width,initial-scale=1\">\n<meta http-equiv=\"Content-Security-Policy\" "
+                 "content=\"default-src 'none';img-src %s;style-src 'unsafe-inline'\">\n<link rel=\"icon\" "
+                 "href=\"data:,\">\n<title>",
+                 images);
+    kac_html_escape(t, title);
+    kac_text_add(t, "</title>\n<style>\n%s%s</style></head>\n<body><header><h1>", kac_html_style, style);
+    kac_html_escape(t, title);
+    kac_text_add(t, "</h1>\n");
+}

@@ -14,6 +14,9 @@ void kac_html_bytes(kac_text *t, double n);
 /* "12,345,678" */
 void kac_html_count(kac_text *t, double n);
 
-extern const char kac_html_style[]; /* the page's style sheet */
+extern const char kac_html_style[]; /* the pages' style sheet */
+/* From the document's start to "<body><header><h1>TITLE</h1>"; `images`: where pictures may come from, "data:"; `style`: more of it, or "".
+ * The page may neither fetch anything else nor run scripts. */
+void kac_html_open(kac_text *t, const char *title, const char *images, const char *style);
 
 #endif

@@ -102,14 +102,8 @@ static void add_head(kac_page *p) {
     char *tuned = is_tuning(p->d) ? tuning_title(run) : NULL;
     const char *title = tuned != NULL ? tuned : many != NULL ? many : kac_page_prompt(p->d, 0);
     if (title[0] == '\0') title = "A run without a prompt";
-    kac_text_add(t, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<meta name=\"viewport\" "
-                    "content=\"width=device-width,initial-scale=1\">\n<meta http-equiv=\"Content-Security-Policy\" "
-                    "content=\"default-src 'none';img-src data:;style-src 'unsafe-inline'\">\n<link rel=\"icon\" "
-                    "href=\"data:,\">\n<title>");
-    kac_html_escape(t, title);
-    kac_text_add(t, "</title>\n<style>\n%s</style></head>\n<body><header><h1>", kac_html_style);
-    kac_html_escape(t, title);
-    kac_text_add(t, "</h1>\n<ul class=\"facts\">");
+    kac_html_open(t, title, "data:", "");
+    kac_text_add(t, "<ul class=\"facts\">");
     if (is_tuning(p->d)) add_tuning_facts(p);
     const char *steer = kac_run_text(run, "steer", NULL), *sampler = kac_run_text(run, "sampler", NULL);
     if (steer != NULL) {

@@ -47,7 +47,7 @@ const char kac_html_style[] =
     ".line{color:var(--ink)}.line.faint{color:var(--soft);opacity:.6}.line "
     "path{fill:none;stroke:currentColor;stroke-width:1.4;"
     "stroke-linejoin:round}.line.wide path{stroke-width:2.4}.line.dashed path{stroke-dasharray:5 4}.line "
-    "circle{fill:currentColor}\n"
+    "circle{fill:currentColor}.line path.band{fill:currentColor;stroke:none;opacity:.13}\n"
     ".tree path{fill:none;stroke:currentColor;stroke-width:1.8}.tree path.dead{opacity:.4;stroke-width:1.2}.tree "
     "path.best{"
     "stroke-width:4}.tree circle{fill:currentColor}\n"
