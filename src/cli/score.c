@@ -24,8 +24,7 @@ static const kac_option_spec options[] = {
     {"csv", 0, KAC_OPT_TEXT, NULL, .meta = "FILE", .help = "also write the list there"},
     {"threads", 't', KAC_OPT_INT, "0", 0, 1024, .meta = "N", .help = "0: every CPU"},
     {"dtype", 0, KAC_OPT_CHOICE, "f32", .choices = "f32|bf16", .help = "arithmetic"},
-    {"backend", 0, KAC_OPT_CHOICE, "cpu", .choices = KAC_BACKEND_CHOICES,
-     .help = "ref: slow, the formulas in plain C; onednn: products by oneDNN, for comparison"},
+    KAC_OPTION_BACKEND,
     {NULL},
 };
 

@@ -1,5 +1,6 @@
-/* One document, two faces: --json prints it as it is, otherwise it becomes lines and tables for people. */
+/* One document, two faces: --json prints it as it is, otherwise it becomes lines and tables for people. And how runs end. */
 #include "show.h"
+#include "report/report.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -112,4 +113,23 @@ kac_status kac_cli_show(const kac_cli *cli, cJSON *document) {
     print_object(document, 0);
     cJSON_Delete(document);
     return KAC_OK;
+}
+
+kac_status kac_cli_end_run(char **page, const kac_cli *cli, const char *folder, kac_status status, const char *why,
+                           const char *what) {
+    char *error = status == KAC_OK ? NULL : kac_strdup(kac_error());
+    *page = kac_path_join(folder, "index.html");
+    const kac_status page_status = kac_report_write(folder, NULL);
+    if (status == KAC_E_CANCELLED)
+        status = KAC_FAIL(status, "%s; 'kac %s --resume -o %s' goes on to the same %s",
+                          why != NULL     ? why
+                          : error != NULL ? error
+                                          : "stopped",
+                          cli->command->name, folder, what);
+    else if (status == KAC_OK)
+        status = *page == NULL ? KAC_E_MEMORY : page_status;
+    else if (error != NULL)
+        status = KAC_FAIL(status, "%s", error);
+    kac_free(error);
+    return status;
 }

@@ -3,7 +3,6 @@
 #include "cli.h"
 #include "io/lora.h"
 #include "progress.h"
-#include "report/report.h"
 #include "reward/reward_set.h"
 #include "run/lora_mix.h"
 #include "run/tune_options.h"
@@ -72,19 +71,13 @@ static kac_status finish(const kac_cli *cli, const kac_tune_result *r, kac_statu
     if (status == KAC_OK && kac_options_bool(cli->options, "plan"))
         return r->json == NULL ? KAC_E_MEMORY : kac_cli_show(cli, cJSON_Parse(r->json));
     if (r->folder == NULL) return status;
-    char *error = status == KAC_OK ? NULL : kac_strdup(kac_error()), *page = kac_path_join(r->folder, "index.html");
-    const kac_status page_status = kac_report_write(r->folder, NULL);
-    if (status == KAC_OK) status = page == NULL ? KAC_E_MEMORY : page_status;
-    if (status == KAC_E_CANCELLED)
-        status = KAC_FAIL(status, "%s; 'kac tune --resume -o %s' goes on to the same LoRA",
-                          error == NULL ? "stopped" : error, r->folder);
-    else if (error != NULL)
-        status = KAC_FAIL(status, "%s", error); /* what failed first is what counts */
-    else if (status == KAC_OK && cli->json)
+    char *page = NULL;
+    status = kac_cli_end_run(&page, cli, r->folder, status, NULL, "LoRA");
+    if (status == KAC_OK && cli->json)
         status = print_json(r, page);
     else if (status == KAC_OK)
         print_result(cli, r, page);
-    kac_free(page), kac_free(error);
+    kac_free(page);
     return status;
 }
 

@@ -1,7 +1,8 @@
-#include "generate_options.h"
-#include "backend.h"
+#include "run/generate_options.h"
 #include "reward/reward_set.h"
-#include "samplers/solver.h"
+#include "run/backend.h"
+#include "run/run_record.h"
+#include "run/solver_options.h"
 
 const kac_option_spec kac_generate_options[] = {
     {"prompt", 'p', KAC_OPT_TEXT, NULL, .meta = "TEXT", .repeatable = true,
@@ -61,8 +62,7 @@ const kac_option_spec kac_generate_options[] = {
     {"sampling-method", 0, KAC_OPT_CHOICE, "auto", .choices = "auto|model|" KAC_SOLVER_CHOICES,
      .help = "solver; model: exactly what the model's scheduler_config.json says; auto: that, or its nearest relative "
              "whose steps draw noise, as --steer fk needs"},
-    {"scheduler", 0, KAC_OPT_CHOICE, "default", .choices = "default|karras|exponential|beta|lu",
-     .help = "how noise levels are spread"},
+    KAC_OPTION_SCHEDULER,
     {"eta", 0, KAC_OPT_REAL, NULL, 0, 1, .meta = "ETA",
      .help = "share of fresh noise: 0 none (default: ddim, euler-ancestral, dpm2-ancestral 1, tcd 0.3; ddim of "
              "--sampling-method model 0)"},
@@ -85,10 +85,8 @@ const kac_option_spec kac_generate_options[] = {
      .help = "states per network call; changes no picture (0: as memory allows)"},
     {"threads", 't', KAC_OPT_INT, "0", 0, 1024, .meta = "N", .help = "changes no picture (0: every CPU)"},
     {"dtype", 0, KAC_OPT_CHOICE, "f32", .choices = "f32|bf16", .help = "arithmetic"},
-    {"backend", 0, KAC_OPT_CHOICE, "cpu", .choices = KAC_BACKEND_CHOICES,
-     .help = "ref: slow, the formulas in plain C; onednn: products by oneDNN, for comparison"},
-    {"memory-limit", 0, KAC_OPT_REAL, NULL, 0.001, 1e6, .meta = "GIB",
-     .help = "refuse to start when more is needed (default: what is free)"},
+    KAC_OPTION_BACKEND,
+    KAC_OPTION_MEMORY_LIMIT,
     {"plan", 0, KAC_OPT_BOOL, "false", .help = "print bytes and flops, run nothing"},
     {"resume", 0, KAC_OPT_BOOL, "false", .help = "go on with the run in --output, to the same pictures"},
     {"previews", 0, KAC_OPT_BOOL, "true", .help = "keep pictures on the way for the page"},

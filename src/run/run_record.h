@@ -31,6 +31,12 @@ cJSON *kac_run_machine_facts(const kac_ctx *c);
 /* A remark for the user through a hook (NULL: nobody listens), cut to one line of 511 bytes. */
 void kac_run_say(void (*say)(void *self, const char *line), void *self, const char *format, va_list args);
 
+/* A row of option tables. */
+/* clang-format off */
+#define KAC_OPTION_MEMORY_LIMIT                                                                                        \
+    {"memory-limit", 0, KAC_OPT_REAL, NULL, 0.001, 1e6, .meta = "GIB",                                                 \
+     .help = "refuse to start when more is needed (default: what is free)"}
+/* clang-format on */
 /* What --memory-limit and the machine allow. */
 size_t kac_run_available_bytes(const kac_options *o);
 

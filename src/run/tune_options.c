@@ -1,7 +1,8 @@
 #include "run/tune_options.h"
 #include "reward/reward_set.h"
 #include "run/backend.h"
-#include "samplers/solver.h"
+#include "run/run_record.h"
+#include "run/solver_options.h"
 
 const kac_option_spec kac_tune_options[] = {
     {"method", 0, KAC_OPT_TEXT, "alignprop", .meta = "METHOD", .help = "how the reward is followed: see below"},
@@ -23,7 +24,8 @@ const kac_option_spec kac_tune_options[] = {
      .help = "CLIP whose image embeddings measure diversity and distance to the base model (default: that of the "
              "reward; the shipped one)"},
     {"rounds", 0, KAC_OPT_INT, "100", 1, 1e6, .meta = "N", .help = "rounds of the method"},
-    {"time", 0, KAC_OPT_REAL, NULL, 0.001, 1e9, .meta = "SECONDS", .help = "stop after the round that passes them, evaluations on the way included"},
+    {"time", 0, KAC_OPT_REAL, NULL, 0.001, 1e9, .meta = "SECONDS",
+     .help = "stop after the round that passes them, evaluations on the way included"},
     {"early-stop", 0, KAC_OPT_INT, "0", 0, 1e6, .meta = "N",
      .help = "stop after N evaluations without a new best of the first --eval-reward, and keep the best; 0: never"},
     {"eval-every", 0, KAC_OPT_INT, "20", 0, 1e6, .meta = "N",
@@ -64,20 +66,18 @@ const kac_option_spec kac_tune_options[] = {
     {"clip-skip", 0, KAC_OPT_INT, "0", 0, 100, .meta = "K", .help = "leave out the text encoder's last K layers"},
     {"sampling-method", 0, KAC_OPT_CHOICE, "auto", .choices = "auto|model|" KAC_SOLVER_CHOICES,
      .help = "solver, as kac generate has it"},
-    {"scheduler", 0, KAC_OPT_CHOICE, "default", .choices = "default|karras|exponential|beta|lu",
-     .help = "how noise levels are spread"},
+    KAC_OPTION_SCHEDULER,
     {"eta", 0, KAC_OPT_REAL, NULL, 0, 1, .meta = "ETA", .help = "share of fresh noise, as kac generate has it"},
     {"seed", 's', KAC_OPT_INT, "0", 0, 9007199254740992.0, .meta = "N", .help = "the same seed gives the same LoRA"},
     {"batch-size", 'b', KAC_OPT_INT, "0", 0, 1000000, .meta = "N",
      .help = "states per network call (0: as --batch and memory allow)"},
     {"threads", 't', KAC_OPT_INT, "0", 0, 1024, .meta = "N", .help = "changes no number (0: every CPU)"},
     {"dtype", 0, KAC_OPT_CHOICE, "f32", .choices = "f32|bf16", .help = "arithmetic; what is tuned stays f32"},
-    {"backend", 0, KAC_OPT_CHOICE, "cpu", .choices = KAC_BACKEND_CHOICES,
-     .help = "ref: slow, the formulas in plain C; onednn: products by oneDNN, for comparison"},
-    {"memory-limit", 0, KAC_OPT_REAL, NULL, 0.001, 1e6, .meta = "GIB",
-     .help = "refuse to start when more is needed (default: what is free)"},
+    KAC_OPTION_BACKEND,
+    KAC_OPTION_MEMORY_LIMIT,
     {"checkpointing", 0, KAC_OPT_CHOICE, "auto", .choices = "auto|on|off",
-     .help = "on: half the working space, blocks run once more on the way back; auto: on where off would take more than half of what "
+     .help = "on: half the working space, blocks run once more on the way back; auto: on where off would take more "
+             "than half of what "
              "is free. The same numbers either way"},
     {"plan", 0, KAC_OPT_BOOL, "false", .help = "print bytes, run nothing"},
     {"resume", 0, KAC_OPT_BOOL, "false", .help = "go on with the run in --output, to the same LoRA"},
