@@ -185,7 +185,8 @@ kac_status kac_swarm_resample(kac_swarm *s, int i_step, double threshold, kac_sc
         s->resampled[g] = (threshold >= 1.0 || s->ess[g] < threshold * k) && !all_equal(log_w, k);
         if (!s->resampled[g]) continue;
         kac_log_weights_normalise(s->shares, log_w, k);
-        kac_draw_ancestors(scheme, s->shares, k, key, (uint32_t)g, s->ancestors + g * k, s->sums, s->counts);
+        kac_draw_ancestors(scheme, s->shares, k, key, kac_process_group_key(s->process, g), s->ancestors + g * k,
+                           s->sums, s->counts);
         s->log_z[g] = s->running_log_z[g];
         memset(log_w, 0, (size_t)k * sizeof(double));
         gather(s, g);

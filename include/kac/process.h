@@ -31,6 +31,9 @@ struct kac_process {
     int n_steps;     /* K */
     int n_groups;    /* prompts */
     int n_per_group; /* particles of each */
+    /* Groups draw the same noise. What a method draws itself must not depend on a group's number then either (kac_process_group_key): a
+     * prompt's result is the same whichever others run beside it. false: groups are independent repeats. */
+    bool groups_alike;
     bool stochastic; /* false: step is a function of the state, so copies stay copies (e.g. DDIM with eta 0) */
 
     /* Draws x_K into the slots, with the key of each slot's own particle. */
@@ -90,6 +93,11 @@ struct kac_process {
     kac_status (*state_save)(kac_process *p, void *out);
     kac_status (*state_load)(kac_process *p, const void *in, size_t n_bytes);
 };
+
+/* What stands for a group in the keys of a method's own random numbers. */
+static inline uint32_t kac_process_group_key(const kac_process *p, int group) {
+    return p->groups_alike ? 0 : (uint32_t)group;
+}
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

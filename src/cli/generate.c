@@ -50,6 +50,11 @@ static kac_status finish(const kac_cli *cli, const kac_generate_result *r, kac_s
         status = print_json(r, page);
     else if (status == KAC_OK)
         print_result(r, page);
+    if (status == KAC_OK && r->stopped) {
+        char *line = kac_format("the search was stopped; 'kac generate --resume -o %s' goes on with it", r->folder);
+        kac_cli_complain("generate", line == NULL ? "the search was stopped" : line);
+        kac_free(line);
+    }
     kac_free(page);
     return status;
 }

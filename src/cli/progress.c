@@ -25,7 +25,8 @@ struct kac_cli_progress {
     int n_ess, n_particles;
     double share, first_share; /* of rounds: what is done, and was when this process began; NAN: steps */
     double reward;
-    bool drawn;
+    int64_t nfe, nfe_budget; /* of a search: of its groups together */
+    bool search, drawn;
 };
 
 static volatile sig_atomic_t stop_asked;
@@ -64,13 +65,32 @@ static void compose_rounds(const kac_cli_progress *p, char *line, size_t n) {
     if (isfinite(p->reward)) snprintf(line + used, n - used, "  reward %.4g", p->reward);
 }
 
+/* Of a search, as much of its budget as is spent. */
+static void compose_search(const kac_cli_progress *p, char *line, size_t n) {
+    char bar[3 * BAR + 1], left[32] = "";
+    const double spent = (p->last_step_ms - p->first_step_ms) / 1000, gained = p->share - p->first_share;
+    fill_bar(bar, KAC_MIN(p->share, 1));
+    size_t used = (size_t)snprintf(line, n, "%s %lld", bar, (long long)p->nfe);
+    if (p->nfe_budget > 0) used += (size_t)snprintf(line + used, n - used, "/%lld", (long long)p->nfe_budget);
+    used += (size_t)snprintf(line + used, n - used, " NFE");
+    if (gained > 0 && p->share < 1) {
+        add_time(left, sizeof left,
+                 KAC_MAX(0, spent * (1 - p->share) / gained - (kac_now_ms() - p->last_step_ms) / 1000));
+        used += (size_t)snprintf(line + used, n - used, "  %s left", left);
+    }
+    if (isfinite(p->best)) snprintf(line + used, n - used, "  best %.4g", p->best);
+}
+
 /* The line as it should stand now; "" for nothing. */
 static void compose(const kac_cli_progress *p, char *line, size_t n) {
     const double now = kac_now_ms();
     line[0] = '\0';
     if (stop_asked && p->n_steps > 0) {
-        snprintf(line, n, "stopping after %s %d (Ctrl-C again: at once)", isfinite(p->share) ? "round" : "step",
-                 p->i_step + 1);
+        if (p->search)
+            snprintf(line, n, "ending the search with what it has found (Ctrl-C again: at once)");
+        else
+            snprintf(line, n, "stopping after %s %d (Ctrl-C again: at once)", isfinite(p->share) ? "round" : "step",
+                     p->i_step + 1);
         return;
     }
     if (p->n_steps == 0 || (strcmp(p->phase, "steps") != 0 && strcmp(p->phase, "rounds") != 0)) {
@@ -80,7 +100,7 @@ static void compose(const kac_cli_progress *p, char *line, size_t n) {
     }
     char bar[3 * BAR + 1] = "", left[32] = "";
     if (isfinite(p->share)) {
-        compose_rounds(p, line, n);
+        (p->search ? compose_search : compose_rounds)(p, line, n);
         return;
     }
     const int done = KAC_MIN(p->i_step, p->n_steps);
@@ -171,6 +191,25 @@ static void step(void *self, const kac_step_event *e, double best) {
     pthread_mutex_unlock(&p->lock);
 }
 
+static void search(void *self, const kac_search_event *e, double best) {
+    kac_cli_progress *p = self;
+    const double now = kac_now_ms(), of_nfe = e->nfe_budget > 0 ? (double)e->nfe / (double)e->nfe_budget : 0,
+                 of_time = e->seconds_budget > 0 ? e->seconds / e->seconds_budget : 0;
+    pthread_mutex_lock(&p->lock);
+    p->share = KAC_MAX(of_nfe, of_time);
+    p->nfe = e->nfe * e->n_groups, p->nfe_budget = e->nfe_budget * e->n_groups;
+    if (p->n_steps == 0) {
+        p->search = true;
+        p->n_steps = 1;
+        p->first_step_ms = now;
+        p->first_share = p->share;
+    }
+    p->last_step_ms = now;
+    p->best = best;
+    if (p->shown) draw(p);
+    pthread_mutex_unlock(&p->lock);
+}
+
 static void round_done(void *self, const kac_tune_report *r, int64_t n_rounds, double share) {
     kac_cli_progress *p = self;
     const double now = kac_now_ms();
@@ -225,7 +264,8 @@ void kac_cli_progress_close(kac_cli_progress *p) {
 }
 
 kac_generate_hooks kac_cli_progress_hooks(kac_cli_progress *p) {
-    return (kac_generate_hooks){.self = p, .say = say, .phase = phase, .step = step, .cancelled = cancelled};
+    return (kac_generate_hooks){
+        .self = p, .say = say, .phase = phase, .step = step, .search = search, .cancelled = cancelled};
 }
 
 kac_tune_hooks kac_cli_progress_tune_hooks(kac_cli_progress *p) {

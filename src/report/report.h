@@ -30,7 +30,8 @@
  *                   eve: the particle at the start that it descends from
  *     "samples"     "samples.safetensors" when the states are no pictures
  *     "log_z"       [number, …]: estimate of log E exp(λ r), per group
- *     "counts"      {"denoiser", "denoiser_calls", "decoder", "reward"}: states evaluated (calls: batches)
+ *     "anytime"     true: the method goes on until its budget is spent; "particles" are then the results it hands over
+ *     "counts"      {"nfe" (states evaluated: with and without the prompt, for guidance, count once), "denoiser", "denoiser_calls", "decoder", "reward"}: states evaluated (calls: batches)
  *     "seconds"     {"load", "text", "denoiser", "decoder", "reward", "write", "total"}
  *     "peak_bytes", "plan_bytes", "flops"   numbers
  *
@@ -44,7 +45,18 @@
  *                 than one group previews/group_02_step_07_particle_03.png; the particle's number is that before this
  *                 step's resampling
  *     "image"     "group", "particle", "file": a final picture written
+ *     "search"    kac_search_event, of a method that searches until its budget is spent: "group", "n_groups", "nfe",
+ *                 "nfe_budget", "seconds", "seconds_budget" (0: no such limit), "n_samples", "n_nodes", "best_reward",
+ *                 "rewards" (of the samples since the group's line before), "log_z", "ess", "counts". After --resume nfe
+ *                 may begin lower than before: such lines replace earlier ones of the same group from that nfe on
+ *     "tree"      "group", "file", "n_nodes": a group's tree written: trees/group_00.json
  *     "end"       "state" as in run.json
+ *
+ * trees/group_00.json: {"group", "n_steps", "n_nodes"} and lists with an entry per node, in the order of their making:
+ *     "parent"      its number, −1: the root      "i_step"   steps taken to the state, n_steps: a finished sample, −1: the root
+ *     "visits"      of the search                 "value"    soft value, in units of the reward; a sample's is its reward
+ *     "log_prob"    of a finished sample under the law that results are drawn from; null for others
+ *   and "chosen": for each result the node that it is
  */
 #ifndef KAC_REPORT_H
 #define KAC_REPORT_H

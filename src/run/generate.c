@@ -52,6 +52,8 @@ static kac_status read_prompts(kac_job *j) {
     kac_prompt_list list = {0};
     const kac_status s = read_lists(&list, j);
     j->prompts = list.items, j->n_prompts = list.n; /* the job's from here on */
+    list.items = NULL;
+    kac_prompt_list_free(&list);
     KAC_TRY(s);
     KAC_TRY(read_negatives(j));
     return kac_options_bool(j->options, "prompt-weighting") ? read_plain(j) : KAC_OK;
@@ -84,6 +86,7 @@ static kac_status read_options(kac_job *j) {
         if (j->default_model == NULL) return KAC_E_MEMORY;
         j->model = j->default_model;
     }
+    KAC_TRY(kac_job_read_budget(j));
     j->seed = (uint64_t)kac_options_int(o, "seed");
     j->resume = kac_options_bool(o, "resume");
     if (j->resume && kac_options_text(o, "output") == NULL)
@@ -108,9 +111,14 @@ void kac_job_phase(const kac_job *j, const char *name) {
 /* Options that may differ between the two halves of a resumed run without changing a picture. */
 static const char *const free_options[] = {"output",   "resume", "threads", "batch-size", "memory-limit",   "plan",
                                            "previews", "json",   "config",  "help",       "reward-timeout", NULL};
+/* A search goes on to a larger budget too. */
+static const char *const free_options_of_search[] = {
+    "nfe",  "time",     "output", "resume", "threads", "batch-size",     "memory-limit",
+    "plan", "previews", "json",   "config", "help",    "reward-timeout", NULL};
 
 static kac_status check_same_options(const kac_job *j, const cJSON *now) {
-    KAC_TRY(kac_run_same_options(&j->folder, now, free_options));
+    KAC_TRY(kac_run_same_options(&j->folder, now, j->method->anytime ? free_options_of_search : free_options));
+    KAC_TRY(kac_job_check_more(j));
     const cJSON *groups = cJSON_GetObjectItemCaseSensitive(j->folder.run, "groups");
     for (int i = 0; i < j->n_prompts; i++) {
         const char *text =
@@ -151,7 +159,8 @@ static void add_asked(kac_job *j, cJSON *facts, cJSON *options, cJSON *given) {
     cJSON_AddItemToObject(facts, "options", options);
     cJSON_AddItemToObject(facts, "given", given);
     cJSON_AddNumberToObject(facts, "seed", (double)j->seed);
-    cJSON_AddNumberToObject(facts, "n_particles", (double)kac_options_int(j->options, "particles"));
+    cJSON_AddNumberToObject(facts, "n_particles", j->n_particles);
+    if (j->method->anytime) cJSON_AddTrueToObject(facts, "anytime");
     cJSON_AddStringToObject(facts, "steer", j->method->name);
     add_groups(j, facts);
 }
@@ -223,7 +232,12 @@ static kac_status on_restore(kac_events *e, int *i_step, kac_blob *blobs, int n)
         KAC_TRY(kac_run_folder_restore(&j->folder, i_step, all, add_own_blobs(j, all, blobs, n)));
         memcpy(blobs, all, (size_t)n * sizeof *blobs); /* those of any size */
         j->i_step = *i_step;
-        kac_job_say(j, *i_step > 0 ? "going on at step %d" : "no checkpoint yet: starting anew (step %d)", *i_step);
+        if (*i_step == 0)
+            kac_job_say(j, "no checkpoint yet: starting anew");
+        else if (j->method->anytime)
+            kac_job_say(j, "going on with the search");
+        else
+            kac_job_say(j, "going on at step %d", *i_step);
     }
     cJSON *line = cJSON_CreateObject();
     cJSON_AddNumberToObject(line, "i_step", *i_step);
@@ -234,12 +248,19 @@ kac_status kac_job_steer(kac_job *j, kac_particles *out, kac_process *p, kac_rew
     if (r == NULL && strcmp(j->method->name, "none") != 0)
         return KAC_FAIL(KAC_E_USAGE, "--steer %s needs a --reward (or --steer none)", j->method->name);
     kac_job_phase(j, "steps");
+    j->process = p;
     kac_events events = {.self = j,
                          .on_step = on_step,
+                         .on_search = kac_job_on_search,
+                         .on_tree = kac_job_on_tree,
+                         .nfe = j->nfe,
+                         .seconds = j->seconds,
                          .on_checkpoint = on_checkpoint,
                          .on_restore = on_restore,
                          .cancelled = on_cancelled};
-    return j->method->run(out, p, r, &events, j->options, j->seed);
+    KAC_TRY(j->method->run(out, p, r, &events, j->options, j->seed));
+    j->stopped = j->method->anytime && on_cancelled(&events);
+    return KAC_OK;
 }
 
 void kac_job_weights(double *weights, const kac_particles *p) {
@@ -253,6 +274,7 @@ void kac_job_weights(double *weights, const kac_particles *p) {
 }
 
 kac_status kac_job_finish(kac_job *j, kac_status status, cJSON *facts) {
+    j->folder.stopped = j->result->stopped = j->stopped;
     return kac_run_folder_finish(&j->folder, status, facts, &j->result->json);
 }
 

@@ -17,6 +17,8 @@ typedef struct kac_generate_hooks {
     void (*phase)(void *self, const char *name); /* "loading", "encoding", "steps", "writing"; NULL: none */
     void (*step)(void *self, const kac_step_event *event,
                  double best_reward); /* best so far, NAN before any; NULL: none */
+    /* the same of a method that searches until its budget is spent; NULL: none */
+    void (*search)(void *self, const kac_search_event *event, double best_reward);
     bool (*cancelled)(void *self);    /* asked after every step; NULL: never */
 } kac_generate_hooks;
 
@@ -36,9 +38,10 @@ typedef struct kac_generate_result {
     double best_reward;
     char *json; /* run.json as written last; for a plan: the plan */
     int n_images;
+    bool stopped; /* a search ended early, as the hooks asked; there are results, and --resume goes on */
 } kac_generate_result;
 
-/* KAC_E_USAGE: an option (nothing was written). KAC_E_CANCELLED: stopped after a checkpoint, --resume goes on to the same bits; the
+/* KAC_E_USAGE: an option (nothing was written). KAC_E_CANCELLED: stopped after a checkpoint without results, --resume goes on to the same bits; the
  * folder then stays with state "interrupted". Any later failure leaves a readable folder with state "failed". The result is freed by
  * kac_generate_result_free in every case. With --plan nothing is written: result->json holds bytes and flops. */
 kac_status kac_generate(kac_generate_result *result, const kac_generate_args *args);

@@ -21,7 +21,12 @@ typedef struct kac_job {
     int n_rewards;
     char *default_model;
     uint64_t seed;
+    int64_t nfe;    /* budget of each group, 0: none. Of a method that is not anytime: what pays for its particles */
+    double seconds; /* of an anytime method, 0: no limit */
+    int n_particles; /* of each group; set by the kind of run before the folder is opened */
+    kac_process *process;
     bool resume;
+    bool stopped; /* an anytime method was asked to end early: it has handed over what it had */
     kac_run_folder folder; /* open from kac_job_folder_open on */
     double start_ms, best_reward;
     cJSON *(*counts)(void *self); /* of the process, for events; set with `counts_self` by the kind of run */
@@ -46,6 +51,16 @@ cJSON *kac_job_reward_facts(const kac_reward_spec *const *specs, int n);
  * rewards, combined, uncertainty. */
 kac_status kac_job_record_rewards(kac_job *j, const kac_reward_spec *const *specs, int n, int n_per_group,
                                   const int *slots, int n_slots, const double *const *rows);
+
+/* --nfe and --time. KAC_E_USAGE for what the method cannot take. */
+kac_status kac_job_read_budget(kac_job *j);
+/* A finished anytime run goes on with a larger budget alone: KAC_E_USAGE otherwise. */
+kac_status kac_job_check_more(const kac_job *j);
+/* Sinks of searches: lines "search" and "tree" of events.jsonl, trees/group_00.json. */
+kac_status kac_job_on_search(kac_events *e, const kac_search_event *event);
+kac_status kac_job_on_tree(kac_events *e, const kac_tree_event *event);
+/* The file of a tree, as report/report.h describes it. */
+kac_status kac_tree_write(const char *path, const kac_tree_event *e, int n_steps);
 
 /* Ends the record: run.json with the results in `facts` (members are moved into it), the state by `status`. Returns `status`, or the first failure
  * of writing. */

@@ -11,6 +11,7 @@ static cJSON *latent_counts(void *self) {
     const kac_latent_run *r = self;
     const kac_latent_counts *k = kac_latent_counts_of(r->latent);
     cJSON *counts = cJSON_CreateObject();
+    cJSON_AddNumberToObject(counts, "nfe", (double)k->nfe);
     cJSON_AddNumberToObject(counts, "denoiser", (double)k->denoiser);
     cJSON_AddNumberToObject(counts, "denoiser_calls", (double)k->denoiser_calls);
     cJSON_AddNumberToObject(counts, "decoder", (double)k->decoder);
@@ -127,6 +128,7 @@ static kac_status run_latent(kac_job *j, kac_latent_run *r, const kac_latent_pla
         cJSON_Delete(facts);
         return recorded;
     }
+    j->n_particles = r->o.n_per_group;
     KAC_TRY(kac_job_folder_open(j, facts));
     j->counts = latent_counts, j->counts_self = r, j->mix = r->rewards.mix;
     cJSON *end = cJSON_CreateObject();
@@ -171,6 +173,7 @@ kac_status kac_generate_latent(kac_job *j) {
     char density_for[64];
     snprintf(density_for, sizeof density_for, "--steer %s", j->method->name);
     if (j->method->needs_density) setup.density_for = density_for;
+    if (!j->method->anytime) setup.nfe = j->nfe;
     setup.guided = j->n_rewards > 0 && j->method->needs_grad != NULL && j->method->needs_grad(j->options);
     if (j->n_prompts == 0) setup.prompts = setup.plain = &nothing, setup.n_prompts = 1;
     char *merges = kac_path_join(j->args->weights_dir, "clip-tokenizer/bpe_simple_vocab_16e6.txt.gz");

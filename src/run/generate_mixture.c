@@ -2,6 +2,7 @@
 #include "io/safetensors.h"
 #include "reward/reward_spec.h"
 #include "run/generate_job.h"
+#include "run/latent_run.h"
 #include <kac/mixture.h>
 #include <string.h>
 
@@ -76,7 +77,7 @@ static kac_status open_reward(mixture_rewards *r, const char *text) {
 }
 
 static kac_status open_rewards(mixture_rewards *r, kac_job *j, int n_dims) {
-    r->job = j, r->n_per_group = (int)kac_options_int(j->options, "particles");
+    r->job = j, r->n_per_group = j->n_particles;
     r->combined = (kac_reward){.self = r, .name = "combined", .score = score_combined, .grad = grad_combined};
     for (int i = 0; i < j->n_rewards; i++) KAC_TRY(open_reward(r, j->rewards[i]));
     if (r->n == 0) return KAC_OK;
@@ -106,6 +107,7 @@ static kac_reward *reward_of(mixture_rewards *r) {
 
 static cJSON *mixture_counts(void *self) {
     cJSON *counts = cJSON_CreateObject();
+    cJSON_AddNumberToObject(counts, "nfe", (double)kac_mixture_evaluations(self));
     cJSON_AddNumberToObject(counts, "denoiser", (double)kac_mixture_evaluations(self));
     return counts;
 }
@@ -154,14 +156,27 @@ static kac_status run_mixture(kac_job *j, kac_mixture *m, mixture_rewards *rewar
     return kac_job_finish(j, s, end);
 }
 
+/* As many as --particles says, or as --nfe pays for: the number of steps stands in the file. */
+static kac_status read_particles(kac_job *j) {
+    j->n_particles = (int)kac_options_int(j->options, "particles");
+    if (j->nfe == 0 || j->method->anytime) return KAC_OK;
+    kac_mixture *m;
+    KAC_TRY(kac_mixture_load(&m, j->model, &(kac_mixture_options){.n_groups = 1, .n_per_group = 1, .eta = 1}));
+    const int n_steps = kac_mixture_process(m)->n_steps;
+    kac_mixture_destroy(m);
+    const bool guided = j->n_rewards > 0 && j->method->needs_grad != NULL && j->method->needs_grad(j->options);
+    return kac_budget_particles(&j->n_particles, j->nfe, n_steps, guided);
+}
+
 kac_status kac_generate_mixture(kac_job *j) {
     if (j->n_prompts > 0) return KAC_FAIL(KAC_E_USAGE, "a mixture takes no prompt (\"%s\")", j->prompts[0]);
     if (kac_options_text(j->options, "init-img") != NULL || kac_options_text(j->options, "mask") != NULL)
         return KAC_FAIL(KAC_E_USAGE, "a mixture starts from no picture; --init-img and --mask are for networks");
     if (kac_options_bool(j->options, "plan"))
         return KAC_FAIL(KAC_E_USAGE, "--plan is for networks; a mixture needs next to nothing");
+    KAC_TRY(read_particles(j));
     const kac_mixture_options mo = {.n_groups = 1,
-                                    .n_per_group = (int)kac_options_int(j->options, "particles"),
+                                    .n_per_group = j->n_particles,
                                     .seed = j->seed,
                                     .eta =
                                         kac_options_given(j->options, "eta") ? kac_options_real(j->options, "eta") : 1};

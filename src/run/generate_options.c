@@ -69,6 +69,11 @@ const kac_option_spec kac_generate_options[] = {
     {"steer", 0, KAC_OPT_TEXT, "fk", .meta = "METHOD", .help = "how rewards steer: see below"},
     KAC_REWARD_OPTIONS("what to steer by (a mixture: quadratic=FILE)", "clip, the shipped one"),
     {"particles", 0, KAC_OPT_INT, "8", 1, 1000000, .meta = "N", .help = "of each prompt"},
+    {"nfe", 0, KAC_OPT_INT, NULL, 1, 9007199254740992.0, .meta = "N",
+     .help = "budget of each prompt in evaluations of states by the network (with guidance both count as one): methods "
+             "that search spend it, of all others it sets --particles"},
+    {"time", 0, KAC_OPT_REAL, NULL, 0.001, 1e9, .meta = "S",
+     .help = "budget in seconds, for all prompts together: of methods that search"},
     {"first-particle", 0, KAC_OPT_INT, "0", 0, 4294967295.0, .meta = "K",
      .help = "number of the first: reproduces particle K of a larger run alone"},
     {"lora", 0, KAC_OPT_TEXT, NULL, .meta = "FILE[:SCALE]", .repeatable = true,

@@ -47,7 +47,7 @@ static kac_status write_preview(kac_recorded_reward *p, int slot, const uint8_t 
 /* The single rewards, unless the score is one of them as it is. */
 static kac_status record(kac_recorded_reward *p, const int *slots, int n) {
     const kac_latent_run *r = p->run;
-    if (kac_reward_set_is_plain(&r->rewards)) return KAC_OK;
+    if (kac_reward_set_is_plain(&r->rewards) || p->job->method->anytime) return KAC_OK;
     const double **rows = kac_alloc((size_t)n * sizeof *rows);
     if (rows == NULL) return KAC_E_MEMORY;
     for (int i = 0; i < n; i++) rows[i] = kac_latent_reward_values(r->reward, slots[i]);
@@ -85,8 +85,10 @@ static kac_status grad_and_store(kac_reward *reward, kac_process *process, const
 }
 
 kac_status kac_recorded_reward_init(kac_recorded_reward *p, kac_reward *inner, kac_job *j, kac_latent_run *r) {
-    *p =
-        (kac_recorded_reward){.inner = inner, .job = j, .run = r, .previews = kac_options_bool(j->options, "previews")};
+    *p = (kac_recorded_reward){.inner = inner,
+                               .job = j,
+                               .run = r,
+                               .previews = kac_options_bool(j->options, "previews") && !j->method->anytime};
     p->outer = (kac_reward){.self = p, .name = inner->name, .score = score_and_store};
     if (inner->grad != NULL) p->outer.grad = grad_and_store;
     if (!p->previews) return KAC_OK;

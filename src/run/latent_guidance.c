@@ -100,6 +100,7 @@ static kac_status through_network(kac_latent *l, pull_batch *b, int i_step, cons
     KAC_TRY(kac_tape_seed(&l->tape, b->raw, b->d_raw));
     KAC_TRY(kac_tape_replay(&l->tape));
     if (!kac_latent_is_plan(l)) collect_batch(l, b);
+    l->counts.nfe += b->n;
     l->counts.denoiser_grad += b->n_rows;
     return KAC_OK;
 }

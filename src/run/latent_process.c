@@ -89,6 +89,7 @@ static kac_status call_network(kac_latent *l, kac_tensor *guided, int i_step, co
     KAC_TRY(kac_latent_fill_rows(l, &in, &n_rows, i_step, slots, n));
     KAC_TRY(kac_unet_forward(&raw, l->pipeline->unet, l->c, in, l->timesteps, l->cond,
                              l->cond == NULL ? NULL : l->text_row));
+    l->counts.nfe += n;
     l->counts.denoiser += n_rows;
     l->counts.denoiser_calls++;
     KAC_TRY(split_variance(l, &raw, slots, n));
@@ -347,6 +348,7 @@ kac_status kac_latent_open(kac_latent **out, kac_ctx *c, const kac_pipeline *p, 
                                .n_steps = solver->n_steps,
                                .n_groups = o->n_groups,
                                .n_per_group = o->n_per_group,
+                               .groups_alike = true,
                                .stochastic = solver->stochastic,
                                .start = latent_start,
                                .predict = latent_predict,

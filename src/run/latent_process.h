@@ -39,7 +39,8 @@ typedef struct kac_latent_options {
 } kac_latent_options;
 
 typedef struct kac_latent_counts {
-    int64_t denoiser;                                     /* network evaluations: states × (2 with guidance) */
+    int64_t nfe;      /* states evaluated, by a backward pass too: with and without the prompt counts once */
+    int64_t denoiser; /* network evaluations: states × (2 with guidance); those of backward passes not counted */
     int64_t denoiser_calls;                               /* batches */
     int64_t denoiser_grad;                                /* of these with a backward pass, which are evaluated anew */
     int64_t decoder;                                      /* pictures decoded */

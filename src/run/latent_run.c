@@ -28,19 +28,32 @@ static kac_status open_solver(kac_latent_run *r, const kac_options *o) {
     return kac_solver_init(&r->solver, &r->pipeline.schedule, &so);
 }
 
+kac_status kac_budget_particles(int *n, int64_t nfe, int n_steps, bool guided) {
+    enum { MOST = 1000000 };
+    const int64_t each = (int64_t)n_steps * (guided ? 2 : 1);
+    *n = (int)KAC_MIN(nfe / each, MOST);
+    if (*n > 0) return KAC_OK;
+    return KAC_FAIL(KAC_E_USAGE, "--nfe %lld is not enough for one particle: %d steps%s are %lld evaluations",
+                    (long long)nfe, n_steps, guided ? ", each with a gradient," : "", (long long)each);
+}
+
 static kac_status fill_options(kac_latent_run *r, const kac_latent_setup *s, int batch) {
     const kac_options *o = s->options;
+    int n_per_group = (int)kac_options_int(o, "particles");
+    if (s->nfe > 0) KAC_TRY(kac_budget_particles(&n_per_group, s->nfe, r->solver.n_steps, s->guided));
+    const int64_t n_slots = (int64_t)s->n_prompts * n_per_group;
+    if (n_slots > 10000000) return KAC_FAIL(KAC_E_USAGE, "%lld particles in all are too many", (long long)n_slots);
     r->o = (kac_latent_options){.prompts = s->prompts,
                                 .negative_prompts = s->negatives,
                                 .n_groups = s->n_prompts,
-                                .n_per_group = (int)kac_options_int(o, "particles"),
+                                .n_per_group = n_per_group,
                                 .width = r->pipeline.width,
                                 .height = r->pipeline.height,
                                 .cfg_scale = kac_options_real(o, "cfg-scale"),
                                 .guidance_rescale = kac_options_real(o, "guidance-rescale"),
                                 .seed = (uint64_t)kac_options_int(o, "seed"),
                                 .first_particle = (int)kac_options_int(o, "first-particle"),
-                                .batch = batch,
+                                .batch = (int)KAC_MIN(batch, n_slots),
                                 .guided = s->guided,
                                 .text = {.clip_skip = (int)kac_options_int(o, "clip-skip"),
                                          .weighting = kac_options_bool(o, "prompt-weighting"),
@@ -167,22 +180,21 @@ static kac_status plan_with(kac_latent_plan *plan, const kac_latent_setup *s, in
     plan->sizes = (kac_ctx_sizes){r.ctx.model.peak, r.ctx.run.peak, r.ctx.scratch.peak + spare};
     plan->tape_bytes = r.ctx.gradients_peak;
     plan->total_bytes = plan->sizes.model + plan->sizes.run + plan->sizes.scratch + plan->tape_bytes;
-    plan->batch = batch, plan->n_steps = r.solver.n_steps, plan->n_slots = r.o.n_groups * r.o.n_per_group;
+    plan->batch = r.o.batch, plan->n_steps = r.solver.n_steps;
+    plan->n_per_group = r.o.n_per_group, plan->n_slots = r.o.n_groups * r.o.n_per_group;
     kac_latent_run_close(&r);
     return status;
 }
 
 kac_status kac_latent_plan_run(kac_latent_plan *plan, const kac_latent_setup *s, size_t available) {
     enum { LARGEST = 16 };
-    const int64_t n_slots = (int64_t)s->n_prompts * kac_options_int(s->options, "particles"),
-                  wanted = kac_options_int(s->options, "batch-size");
-    if (n_slots > 10000000) return KAC_FAIL(KAC_E_USAGE, "%lld particles in all are too many", (long long)n_slots);
-    int batch = (int)KAC_MIN(n_slots, wanted > 0 ? KAC_MIN(wanted, KAC_UNET_MAX_BATCH / 2) : LARGEST);
-    for (;; batch = (batch + 1) / 2) {
+    const int64_t wanted = kac_options_int(s->options, "batch-size");
+    int batch = wanted > 0 ? (int)KAC_MIN(wanted, KAC_UNET_MAX_BATCH / 2) : LARGEST;
+    for (;; batch = (plan->batch + 1) / 2) {
         *plan = (kac_latent_plan){0};
         KAC_TRY(plan_with(plan, s, batch));
         if (plan->total_bytes <= available) return KAC_OK;
-        if (wanted > 0 || batch == 1) break;
+        if (wanted > 0 || plan->batch == 1) break;
     }
     return KAC_FAIL(KAC_E_MEMORY,
                     "this run needs %.2f GB (%.2f weights, %.2f particles, %.2f working space, %.2f gradients), %.2f "

@@ -67,7 +67,8 @@ kac_status kac_run_folder_resume(kac_run_folder *f, const char *path, const char
     if (s == KAC_OK) s = kac_json_load(&j, run);
     const char *state = "";
     if (s == KAC_OK) s = kac_json_text(&j, j.root, "state", &state);
-    if (s == KAC_OK && strcmp(state, "finished") == 0)
+    const bool anytime = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(j.root, "anytime"));
+    if (s == KAC_OK && strcmp(state, "finished") == 0 && !anytime)
         s = KAC_FAIL(KAC_E_USAGE, "the run in %s is finished already", path);
     f->run = j.root, j.root = NULL;
     kac_json_free(&j), kac_free(run);

@@ -14,11 +14,13 @@ typedef struct kac_run_folder {
     double checkpoint_ms; /* when the last one was written */
     cJSON *run;           /* run.json as it stands */
     int resumed_step;     /* 0: fresh */
+    bool stopped;         /* ended early on request, but with results */
 } kac_run_folder;
 
 /* A fresh folder (made with parents), with events in a file of the name `log`. KAC_E_USAGE when it holds a run already; KAC_E_IO. */
 kac_status kac_run_folder_create(kac_run_folder *f, const char *path, const char *log);
-/* One with an unfinished run: run.json is read. KAC_E_USAGE when there is none, or when it is finished. */
+/* One with an unfinished run: run.json is read. KAC_E_USAGE when there is none, or when it is finished and its
+ * "anytime" is not true: searches can always go on. */
 kac_status kac_run_folder_resume(kac_run_folder *f, const char *path, const char *log);
 void kac_run_folder_close(kac_run_folder *f);
 

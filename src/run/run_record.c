@@ -74,14 +74,16 @@ kac_status kac_run_folder_take(kac_run_folder *f, cJSON *facts) {
 kac_status kac_run_folder_finish(kac_run_folder *f, kac_status status, cJSON *facts, char **json) {
     char error[1024];
     snprintf(error, sizeof error, "%s", kac_error()); /* what failed first is what counts */
-    const char *state = status == KAC_OK ? "finished" : status == KAC_E_CANCELLED ? "interrupted" : "failed";
+    const bool ended = status == KAC_OK && !f->stopped;
+    const char *state = ended ? "finished" : status == KAC_OK || status == KAC_E_CANCELLED ? "interrupted" : "failed";
     kac_status s = kac_run_folder_take(f, facts);
     if (s == KAC_OK)
         s = kac_run_folder_write(f, state, status == KAC_OK || status == KAC_E_CANCELLED ? NULL : error);
     cJSON *line = cJSON_CreateObject();
     cJSON_AddStringToObject(line, "state", state);
     const kac_status s2 = kac_run_folder_event(f, "end", line);
-    if (status == KAC_OK && s == KAC_OK) kac_run_folder_checkpoint_remove(f);
+    const bool anytime = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(f->run, "anytime"));
+    if (ended && !anytime && s == KAC_OK) kac_run_folder_checkpoint_remove(f);
     char *text = cJSON_Print(f->run);
     *json = text == NULL ? NULL : kac_strdup(text);
     cJSON_free(text);

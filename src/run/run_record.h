@@ -19,7 +19,7 @@ kac_status kac_run_same_options(const kac_run_folder *f, const cJSON *now, const
 kac_status kac_run_folder_take(kac_run_folder *f, cJSON *facts);
 
 /* Ends the record of a run that came to `status`, its message being kac_error(): `facts` taken, state and error in run.json, the line "end", the
- * checkpoint removed when all is well. *json: run.json's text, caller frees. Returns `status` with its message, or the first failure of writing. */
+ * checkpoint removed when all is well, unless the run is "anytime". *json: run.json's text, caller frees. Returns `status` with its message, or the first failure of writing. */
 kac_status kac_run_folder_finish(kac_run_folder *f, kac_status status, cJSON *facts, char **json);
 
 /* "version", "started", "command". */

@@ -55,6 +55,12 @@ for i in 0 1 2; do same "the run's own options" "$dir/fk/particle_0$i.png" "$dir
 
 # plain samples do not depend on batch, threads or how many there are
 "$kac" generate "$prompt" --steer none --steps 3 --particles 3 -s 5 -o "$dir/plain" >"$dir/out" || fail "none"
+"$kac" generate "$prompt" --steer none --steps 3 --nfe 11 -s 5 -o "$dir/budget" >"$dir/out" || fail "none --nfe"
+python3 - "$dir/budget/run.json" <<'EOF' || fail "--nfe 11 at 3 steps is 3 particles and 9 evaluations"
+import json, sys
+run = json.load(open(sys.argv[1]))
+assert run["n_particles"] == 3 and len(run["images"]) == 3 and run["counts"]["nfe"] == 9, run["counts"]
+EOF
 "$kac" generate "$prompt" --steer none --steps 3 --particles 3 -s 5 -b 1 -t 1 -o "$dir/single" >"$dir/out" || fail "-b 1 -t 1"
 "$kac" generate "$prompt" --steer none --steps 3 --particles 1 --first-particle 2 -s 5 -o "$dir/alone" >"$dir/out" || fail "--first-particle"
 for i in 0 1 2; do same "batch and threads" "$dir/plain/particle_0$i.png" "$dir/single/particle_0$i.png"; done
