@@ -6,17 +6,14 @@
  * Π mean_m exp(lambda v_m) / exp(lambda v of the state before): particles with a nested proposal, so target and estimate of Z are those of
  * fk. The released code takes the best candidate instead of drawing one: --choice best. */
 #include "base/base.h"
-#include "samplers/gaussian.h"
+#include "samplers/candidates.h"
 #include "samplers/methods.h"
-#include "samplers/swarm.h"
-#include <kac/rng.h>
 #include <math.h>
 #include <string.h>
 
 static const kac_option_spec options[] = {
     KAC_OPTION_LAMBDA,
-    {"candidates", 0, KAC_OPT_INT, NULL, 1, 1000000, NULL, "M",
-     "of each chain; --particles is a multiple of it (default: all particles, one chain)", false},
+    KAC_OPTION_CANDIDATES,
     {"choice", 0, KAC_OPT_CHOICE, "draw", 0, 0, "draw|best", NULL, "which candidate goes on; best: exact no more",
      false},
     {"carry", 0, KAC_OPT_BOOL, "true", 0, 0, NULL, NULL, "weigh chains by their candidates; off: as published, biased",
@@ -37,23 +34,6 @@ typedef struct svdd {
     double *scratch; /* [n_candidates] */
 } svdd;
 
-/* Which of the candidates in slots first … goes on. */
-static int choose(svdd *v, int i_step, int first) {
-    const kac_swarm *s = &v->swarm;
-    const kac_key key = {s->seed, KAC_PURPOSE_RESAMPLE, (uint32_t)i_step};
-    int chosen = 0;
-    if (v->best) {
-        for (int i = 1; i < v->n_candidates; i++)
-            if (s->rewards[first + i] > s->rewards[first + chosen]) chosen = i;
-        return chosen;
-    }
-    for (int i = 0; i < v->n_candidates; i++) v->scratch[i] = v->lambda * s->rewards[first + i];
-    kac_log_weights_normalise(v->scratch, v->scratch, v->n_candidates);
-    const double u = kac_rng_uniform(key, (uint32_t)(first / s->n_per_group), (uint32_t)(first % s->n_per_group));
-    for (double sum = v->scratch[0]; chosen + 1 < v->n_candidates && sum <= u;) sum += v->scratch[++chosen];
-    return chosen;
-}
-
 /* log_w of every candidate: its chain's and its own. */
 static void weigh(svdd *v) {
     kac_swarm *s = &v->swarm;
@@ -68,7 +48,8 @@ static void weigh(svdd *v) {
 static kac_status select_all(svdd *v, int i_step) {
     kac_swarm *s = &v->swarm;
     for (int first = 0; first < s->n; first += v->n_candidates) {
-        const int chosen = first % s->n_per_group + choose(v, i_step, first);
+        const int chosen = first % s->n_per_group +
+                           kac_candidates_choose(s, i_step, first, v->n_candidates, v->best, v->lambda, v->scratch);
         double *chain_w = &v->chain_w[first / v->n_candidates];
         if (v->carry) *chain_w = kac_log_weights_log_mean(s->log_w + first, v->n_candidates);
         for (int i = first; i < first + v->n_candidates; i++) {
@@ -101,14 +82,10 @@ static kac_status sample(svdd *v) {
 }
 
 static kac_status prepare(svdd *v, const kac_options *o) {
-    const int k = v->swarm.n_per_group;
+    KAC_TRY(kac_candidates_read(&v->n_candidates, &v->swarm, o));
     v->lambda = kac_options_real(o, "lambda");
-    v->n_candidates = kac_options_given(o, "candidates") ? (int)kac_options_int(o, "candidates") : k;
     v->best = strcmp(kac_options_text(o, "choice"), "best") == 0;
     v->carry = kac_options_bool(o, "carry");
-    if (k % v->n_candidates != 0)
-        return KAC_FAIL(KAC_E_USAGE, "--candidates %d does not divide the %d particles of a prompt", v->n_candidates,
-                        k);
     v->chain_w = kac_alloc((size_t)(v->swarm.n / v->n_candidates) * sizeof *v->chain_w);
     v->scratch = kac_alloc((size_t)v->n_candidates * sizeof *v->scratch);
     return v->chain_w == NULL || v->scratch == NULL ? KAC_E_MEMORY : KAC_OK;
@@ -130,11 +107,10 @@ static kac_status run(kac_particles *out, kac_process *process, kac_reward *rewa
     return status;
 }
 
-const kac_method kac_method_svdd = {
-    .name = "svdd",
-    .summary = "chains that choose among candidates at every step",
-    .options = options,
-    .target = KAC_TARGET_TILTED,
-    .run = run,
-    .needs_density = true,
-    .presets = presets};
+const kac_method kac_method_svdd = {.name = "svdd",
+                                    .summary = "chains that choose among candidates at every step",
+                                    .options = options,
+                                    .target = KAC_TARGET_TILTED,
+                                    .run = run,
+                                    .needs_density = true,
+                                    .presets = presets};

@@ -247,8 +247,37 @@ static void test_refused_guidance(void) {
         r = run_setup((setup){.kernel = "ddim", .eta = 0, .method = methods[i], .line = "lambda=1 gradient-scale=0"});
         CHECK_OK(r.status);
     }
-    const result r = run_setup((setup){.method = "svdd", .line = "candidates=3"});
-    CHECK_FAILS(r.status, KAC_E_USAGE, "3 does not divide the 8 particles");
+    static const char *const chains[] = {"svdd", "code"};
+    for (int i = 0; i < KAC_COUNT_OF(chains); i++) {
+        const result r = run_setup((setup){.method = chains[i], .line = "candidates=3"});
+        CHECK_FAILS(r.status, KAC_E_USAGE, "3 does not divide the 8 particles");
+    }
+}
+
+/* Chains keep to themselves, one block is best-of-n's; the winner of each chain has all its weight. */
+static void test_code(void) {
+    const result steps = run_setup((setup){.method = "code", .line = "block=1 candidates=4"});
+    for (int i = 0; i < N; i++) CHECK(steps.eves[i] == steps.eves[i / 4 * 4] && steps.eves[i] / 4 == i % K / 4);
+    const result plain = run_setup((setup){.method = "none", .line = ""});
+    const result one = run_setup((setup){.method = "code", .line = "block=20 candidates=4"});
+    CHECK(memcmp(plain.x, one.x, sizeof plain.x) == 0 && memcmp(plain.x, steps.x, sizeof plain.x) != 0);
+    for (int first = 0; first < N; first += 4) {
+        int best = first;
+        for (int i = first; i < first + 4; i++) best = one.rewards[i] > one.rewards[best] ? i : best;
+        for (int i = first; i < first + 4; i++) CHECK(exp(one.log_w[i]) == (i == best ? 1.0 : 0.0));
+    }
+    CHECK(isnan(one.log_z[0]));
+    /* drawn: the shares of exp(lambda r) within each chain, and all chains alike */
+    const result drawn = run_setup((setup){.method = "code", .line = "block=20 candidates=4 choice=draw lambda=2"});
+    for (int first = 0; first < N; first += 4) {
+        double sum = 0;
+        for (int i = first; i < first + 4; i++) {
+            sum += exp(drawn.log_w[i]);
+            CHECK_NEAR(drawn.log_w[i] - drawn.log_w[first], 2 * (drawn.rewards[i] - drawn.rewards[first]), 1e-9);
+        }
+        CHECK_NEAR(sum, 4.0, 1e-9);
+    }
+    CHECK(steps.evaluations == N * EXACT_STEPS);
 }
 
 /* A preset sets what was not given, and only options that are there. */
@@ -263,7 +292,8 @@ static void test_presets(void) {
             o = kac_options_create((*m)->options);
             CHECK_OK(kac_options_set(o, "preset", p->name));
             CHECK_OK(kac_method_preset(*m, o));
-            CHECK(kac_options_given(o, "lambda"));
+            char first[64];
+            CHECK(sscanf(p->settings, "%63[^=]", first) == 1 && kac_options_given(o, first));
             kac_options_destroy(o);
         }
         o = kac_options_create((*m)->options);
@@ -353,16 +383,22 @@ static void test_potentials(void) {
 
 /* ---- when and how often ---- */
 
-static unsigned scored_steps(const char *line) {
+static unsigned scored_steps_of(const char *method, const char *line) {
     sink *s = make_sink(GROUPS, K);
-    const result r = run_setup((setup){.method = "fk", .line = line, .sink = s});
+    const result r = run_setup((setup){.method = method, .line = line, .sink = s});
     const unsigned scored = r.status == KAC_OK ? s->scored : 0;
     free_sink(s);
     return scored;
 }
 
+static unsigned scored_steps(const char *line) {
+    return scored_steps_of("fk", line);
+}
+
 static void test_score_steps(void) {
     const unsigned last = 1u << EXACT_STEPS;
+    CHECK(scored_steps_of("code", "block=7") == (last | 1u << 7 | 1u << 14));
+    CHECK(scored_steps_of("code", "block=20") == last);
     CHECK(scored_steps("") == (last | 1u << 4 | 1u << 8 | 1u << 12 | 1u << 16));
     CHECK(scored_steps("score-every=7") == (last | 1u << 7 | 1u << 14));
     CHECK(scored_steps("score-every=7 score-start=3 score-end=10") == (last | 1u << 3 | 1u << 10));
@@ -477,6 +513,7 @@ int main(void) {
     test_groups();
     test_shift();
     test_presets();
+    test_code();
     test_refused_guidance();
     test_not_finite();
     test_potentials();
@@ -492,6 +529,7 @@ int main(void) {
     test_checkpoints("das", "lambda=2", "ddim", 0.7);
     test_checkpoints("is", "lambda=2 gradient-scale=1", "ddim", 1);
     test_checkpoints("svdd", "lambda=2 candidates=4", "exact", 0);
+    test_checkpoints("code", "block=3 candidates=4", "exact", 0);
     test_damaged_checkpoint();
     test_genealogy();
     test_methods();

@@ -1,0 +1,20 @@
+/* Chains that look at candidates for their next state: a run of a group's particles are candidates of one chain. */
+#ifndef KAC_SAMPLERS_CANDIDATES_H
+#define KAC_SAMPLERS_CANDIDATES_H
+
+#include "samplers/swarm.h"
+
+#define KAC_OPTION_CANDIDATES                                                                                          \
+    {                                                                                                                  \
+        "candidates", 0, KAC_OPT_INT, NULL, 1, 1000000, NULL, "M",                                                     \
+            "of each chain; --particles is a multiple of it (default: all particles, one chain)", false                \
+    }
+
+/* What --candidates says of a swarm; KAC_E_USAGE when it does not divide the particles. */
+kac_status kac_candidates_read(int *n_candidates, const kac_swarm *s, const kac_options *options);
+
+/* Which of the n candidates in slots first … goes on, from 0: the best by reward (the first of equals), or one drawn by exp(lambda reward).
+ * scratch: n doubles. */
+int kac_candidates_choose(const kac_swarm *s, int i_step, int first, int n, bool best, double lambda, double *scratch);
+
+#endif
