@@ -9,16 +9,15 @@ kac_status kac_candidates_read(int *n_candidates, const kac_swarm *s, const kac_
     return KAC_OK;
 }
 
-int kac_candidates_choose(const kac_swarm *s, int i_step, int first, int n, bool best, double lambda, double *scratch) {
+int kac_candidates_choose(const kac_swarm *s, int i_step, int first, int n, const double *log_w, double *scratch) {
     const kac_key key = {s->seed, KAC_PURPOSE_RESAMPLE, (uint32_t)i_step};
     int chosen = 0;
-    if (best) {
+    if (log_w == NULL) {
         for (int i = 1; i < n; i++)
             if (s->rewards[first + i] > s->rewards[first + chosen]) chosen = i;
         return chosen;
     }
-    for (int i = 0; i < n; i++) scratch[i] = lambda * s->rewards[first + i];
-    kac_log_weights_normalise(scratch, scratch, n);
+    kac_log_weights_normalise(scratch, log_w, n);
     const double u = kac_rng_uniform(key, (uint32_t)(first / s->n_per_group), (uint32_t)(first % s->n_per_group));
     for (double sum = scratch[0]; chosen + 1 < n && sum <= u;) sum += scratch[++chosen];
     return chosen;

@@ -13,8 +13,8 @@
 /* What --candidates says of a swarm; KAC_E_USAGE when it does not divide the particles. */
 kac_status kac_candidates_read(int *n_candidates, const kac_swarm *s, const kac_options *options);
 
-/* Which of the n candidates in slots first … goes on, from 0: the best by reward (the first of equals), or one drawn by exp(lambda reward).
- * scratch: n doubles. */
-int kac_candidates_choose(const kac_swarm *s, int i_step, int first, int n, bool best, double lambda, double *scratch);
+/* Which of the n candidates in slots first … goes on, from 0: one drawn by its log-weight in log_w [n], or, when that is NULL, the best by
+ * reward (the first of equals). scratch: n doubles. */
+int kac_candidates_choose(const kac_swarm *s, int i_step, int first, int n, const double *log_w, double *scratch);
 
 #endif

@@ -34,11 +34,21 @@ typedef struct code {
     double *scratch; /* [n_candidates] */
 } code;
 
+/* The candidate that the chain in slots first … goes on from. */
+static int choose(code *c, int i_step, int first) {
+    kac_swarm *s = &c->swarm;
+    for (int i = first; i < first + c->n_candidates; i++) s->log_w[i] = c->lambda * s->rewards[i];
+    return kac_candidates_choose(s, i_step, first, c->n_candidates, c->best ? NULL : s->log_w + first, c->scratch);
+}
+
 static kac_status choose_all(code *c, int i_step) {
     kac_swarm *s = &c->swarm;
     for (int first = 0; first < s->n; first += c->n_candidates) {
-        const int chosen = kac_candidates_choose(s, i_step, first, c->n_candidates, c->best, c->lambda, c->scratch);
-        for (int i = first; i < first + c->n_candidates; i++) s->ancestors[i] = first % s->n_per_group + chosen;
+        const int chosen = choose(c, i_step, first);
+        for (int i = first; i < first + c->n_candidates; i++) {
+            s->ancestors[i] = first % s->n_per_group + chosen;
+            s->log_w[i] = 0.0;
+        }
     }
     return kac_swarm_move(s);
 }
@@ -47,12 +57,10 @@ static kac_status choose_all(code *c, int i_step) {
 static void weigh(code *c) {
     kac_swarm *s = &c->swarm;
     for (int first = 0; first < s->n; first += c->n_candidates) {
-        double *log_w = s->log_w + first;
-        for (int i = 0; i < c->n_candidates; i++) log_w[i] = c->best ? LOST : c->lambda * s->rewards[first + i];
-        if (c->best)
-            log_w[kac_candidates_choose(s, s->process->n_steps, first, c->n_candidates, true, 0, c->scratch)] = 0.0;
-        const double mean = c->best ? 0.0 : kac_log_weights_log_mean(log_w, c->n_candidates);
-        for (int i = 0; i < c->n_candidates; i++) log_w[i] -= mean;
+        const int chosen = choose(c, s->process->n_steps, first);
+        const double mean = kac_log_weights_log_mean(s->log_w + first, c->n_candidates);
+        for (int i = first; i < first + c->n_candidates; i++)
+            s->log_w[i] = !c->best ? s->log_w[i] - mean : i == first + chosen ? 0.0 : LOST;
     }
 }
 

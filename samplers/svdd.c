@@ -30,31 +30,30 @@ typedef struct svdd {
     double lambda;
     int n_candidates;
     bool best, carry;
-    double *chain_w; /* [n / n_candidates] log-weight of each chain */
     double *scratch; /* [n_candidates] */
 } svdd;
 
-/* log_w of every candidate: its chain's and its own. */
+/* log_w of every candidate: its chain's, what its proposal left and its own; uncarried, its own alone. */
 static void weigh(svdd *v) {
     kac_swarm *s = &v->swarm;
     for (int i = 0; i < s->n; i++) {
         const double value = v->lambda * s->rewards[i];
-        s->log_w[i] = v->carry ? v->chain_w[i / v->n_candidates] + value - s->memory[i] : 0.0;
+        s->log_w[i] = v->carry ? s->log_w[i] + value - s->memory[i] : value;
         s->memory[i] = value;
     }
 }
 
-/* Every chain goes on from one candidate, in all its slots. */
+/* Every chain goes on from one candidate, in all its slots, with the chain's weight. */
 static kac_status select_all(svdd *v, int i_step) {
     kac_swarm *s = &v->swarm;
     for (int first = 0; first < s->n; first += v->n_candidates) {
-        const int chosen = first % s->n_per_group +
-                           kac_candidates_choose(s, i_step, first, v->n_candidates, v->best, v->lambda, v->scratch);
-        double *chain_w = &v->chain_w[first / v->n_candidates];
-        if (v->carry) *chain_w = kac_log_weights_log_mean(s->log_w + first, v->n_candidates);
-        for (int i = first; i < first + v->n_candidates; i++) {
-            s->ancestors[i] = chosen;
-            s->log_w[i] = *chain_w; /* saved with a checkpoint */
+        double *log_w = s->log_w + first;
+        const int chosen = first % s->n_per_group + kac_candidates_choose(s, i_step, first, v->n_candidates,
+                                                                          v->best ? NULL : log_w, v->scratch);
+        const double chain_w = v->carry ? kac_log_weights_log_mean(log_w, v->n_candidates) : 0.0;
+        for (int i = 0; i < v->n_candidates; i++) {
+            s->ancestors[first + i] = chosen;
+            log_w[i] = chain_w;
         }
     }
     return kac_swarm_move(s);
@@ -65,7 +64,6 @@ static kac_status sample(svdd *v) {
     const int n_steps = s->process->n_steps;
     int i_step;
     KAC_TRY(kac_swarm_start(s, &i_step));
-    for (int i = 0; i < s->n && i_step > 0; i++) v->chain_w[i / v->n_candidates] = s->log_w[i];
     for (; i_step < n_steps; i_step++) {
         KAC_TRY(kac_swarm_predict(s, i_step));
         KAC_TRY(kac_swarm_score(s, i_step, KAC_STAGE_PREDICTED));
@@ -76,7 +74,7 @@ static kac_status sample(svdd *v) {
         KAC_TRY(kac_swarm_step(s, i_step));
     }
     KAC_TRY(kac_swarm_score(s, n_steps, KAC_STAGE_FINAL));
-    weigh(v);
+    if (v->carry) weigh(v);
     KAC_TRY(kac_swarm_resample(s, n_steps, 0.0, KAC_RESAMPLE_SYSTEMATIC));
     return kac_swarm_report(s, n_steps, true);
 }
@@ -86,9 +84,8 @@ static kac_status prepare(svdd *v, const kac_options *o) {
     v->lambda = kac_options_real(o, "lambda");
     v->best = strcmp(kac_options_text(o, "choice"), "best") == 0;
     v->carry = kac_options_bool(o, "carry");
-    v->chain_w = kac_alloc((size_t)(v->swarm.n / v->n_candidates) * sizeof *v->chain_w);
     v->scratch = kac_alloc((size_t)v->n_candidates * sizeof *v->scratch);
-    return v->chain_w == NULL || v->scratch == NULL ? KAC_E_MEMORY : KAC_OK;
+    return v->scratch == NULL ? KAC_E_MEMORY : KAC_OK;
 }
 
 static kac_status run(kac_particles *out, kac_process *process, kac_reward *reward, kac_events *events,
@@ -102,15 +99,15 @@ static kac_status run(kac_particles *out, kac_process *process, kac_reward *rewa
         if (!v.carry || v.best) v.swarm.running_log_z[g] = NAN; /* there is no estimate */
     if (status == KAC_OK) kac_swarm_finish(&v.swarm, out);
     kac_swarm_free(&v.swarm);
-    kac_free(v.chain_w);
     kac_free(v.scratch);
     return status;
 }
 
-const kac_method kac_method_svdd = {.name = "svdd",
-                                    .summary = "chains that choose among candidates at every step",
-                                    .options = options,
-                                    .target = KAC_TARGET_TILTED,
-                                    .run = run,
-                                    .needs_density = true,
-                                    .presets = presets};
+const kac_method kac_method_svdd = {
+    .name = "svdd",
+    .summary = "chains that choose among candidates at every step",
+    .options = options,
+    .target = KAC_TARGET_TILTED,
+    .run = run,
+    .needs_density = true,
+    .presets = presets};

@@ -99,4 +99,133 @@ static inline bool exact_agrees(const exact_mean *m, double want, double sigmas,
     return good;
 }
 
+/* ---- every method that claims base × exp(lambda r), on any problem whose answer is known ---- */
+
+typedef struct exact_claim {
+    const char *how; /* "method: its options" */
+    bool guided;     /* follows a gradient */
+    bool main;       /* one of few that stand for all, where a run costs more */
+} exact_claim;
+
+static const exact_claim exact_claims[] = {
+    {"best-of-n:", false, true},
+    {"is: gradient-scale=0", false, false},
+    {"fk: potential=difference", false, true},
+    {"fk: potential=max", false, true},
+    {"fk: potential=sum", false, false},
+    {"fk: potential=reward", false, false},
+    {"fk: ess-threshold=0 resampling=multinomial", false, false},
+    {"fk: ess-threshold=1 resampling=ssp", false, true},
+    {"fk: ess-threshold=1 potential=max resampling=residual", false, false},
+    {"tds: gradient-scale=0", false, false},
+    {"das: gradient-scale=0", false, false},
+    {"svdd: candidates=4", false, true},
+    {"svdd: candidates=2", false, false},
+    {"is: gradient-scale=0.5 gradient-clip=0.3", true, true},
+    {"fk: gradient-scale=1 gradient-clip=0.5", true, true},
+    {"tds: gradient-clip=0.5", true, true},
+    {"das: gradient-clip=0.5", true, true},
+};
+
+/* Runs "method: its options" with lambda. */
+static inline kac_status exact_run_claim(kac_particles *out, kac_process *p, kac_reward *r, kac_events *e,
+                                         const char *how, double lambda, uint64_t seed) {
+    char method[32], line[256];
+    const char *colon = strchr(how, ':');
+    snprintf(method, sizeof method, "%.*s", (int)(colon - how), how);
+    snprintf(line, sizeof line, "lambda=%.17g%s", lambda, colon + 1);
+    return exact_run(out, p, r, e, method, line, seed);
+}
+
+/* A function of a final state, number `which`. */
+typedef double exact_function(kac_process *p, int slot, int which);
+
+enum { EXACT_FUNCTIONS = 128 };
+
+/* Σ_groups Z-hat / Z and Z-hat f-hat / Z of one run; with these E = 1 and E = E_target f for any number of particles. */
+typedef struct exact_moments {
+    exact_mean z, f[EXACT_FUNCTIONS];
+} exact_moments;
+
+static inline void exact_measure(exact_moments *m, kac_process *p, kac_reward *r, const char *how, double lambda,
+                                 double log_z, int n_functions, exact_function *f) {
+    kac_particles out = {0};
+    *m = (exact_moments){0};
+    if (!CHECK_OK(exact_run_claim(&out, p, r, NULL, how, lambda, 17))) return;
+    const int k = p->n_per_group;
+    for (int g = 0; g < p->n_groups; g++) {
+        const double *log_w = out.log_weights + g * k, ratio = exp(out.log_z[g] - log_z);
+        double top = -INFINITY, sum = 0, sums[EXACT_FUNCTIONS] = {0};
+        for (int i = 0; i < k; i++) top = fmax(top, log_w[i]);
+        for (int i = 0; i < k; i++) {
+            const double w = exp(log_w[i] - top);
+            sum += w;
+            for (int j = 0; j < n_functions; j++) sums[j] += w * f(p, g * k + i, j);
+        }
+        exact_add(&m->z, ratio);
+        for (int j = 0; j < n_functions; j++) exact_add(&m->f[j], ratio * sums[j] / sum);
+    }
+    kac_particles_free(&out);
+}
+
+/* The main claims on one problem. A new process for each, so that each has the same noise. */
+static inline void exact_check_claims(const char *problem, kac_mixture *(*make)(void), kac_reward *r, double lambda,
+                                      double log_z, int n_functions, exact_function *f, const double *want,
+                                      double at_most) {
+    printf("%s\n", problem);
+    for (int i = 0; i < KAC_COUNT_OF(exact_claims); i++) {
+        if (!exact_claims[i].main || (exact_claims[i].guided && r->grad == NULL)) continue;
+        kac_mixture *m = make();
+        static exact_moments have;
+        printf(" %s\n", exact_claims[i].how);
+        exact_measure(&have, kac_mixture_process(m), r, exact_claims[i].how, lambda, log_z, n_functions, f);
+        CHECK(exact_agrees(&have.z, 1.0, 5, at_most, "E Z-hat / Z"));
+        for (int j = 0; j < n_functions; j++)
+            CHECK(exact_agrees(&have.f[j], want[j], 5, at_most, "E Z-hat f-hat / Z"));
+        kac_mixture_destroy(m);
+    }
+}
+
+/* ---- a reward that is a function of a mixture's point, with its gradient by differences ---- */
+
+typedef struct exact_field {
+    kac_reward reward;
+    int d;
+    double (*f)(const double *x);
+} exact_field;
+
+static inline kac_status exact_field_score(kac_reward *r, kac_process *p, const int *slots, int n, kac_stage stage,
+                                           double *out) {
+    const exact_field *field = r->self;
+    for (int i = 0; i < n; i++) out[i] = field->f(kac_mixture_point(p, slots[i], stage));
+    return KAC_OK;
+}
+
+static inline kac_status exact_field_grad(kac_reward *r, kac_process *p, const int *slots, int n, kac_stage stage,
+                                          double *out, float *d_state) {
+    const exact_field *field = r->self;
+    for (int i = 0; i < n; i++) {
+        double x[8];
+        memcpy(x, kac_mixture_point(p, slots[i], stage), (size_t)field->d * sizeof *x);
+        out[i] = field->f(x);
+        for (int j = 0; j < field->d; j++) {
+            const double at = x[j];
+            x[j] = at + 1e-4;
+            const double up = field->f(x);
+            x[j] = at - 1e-4;
+            d_state[i * field->d + j] = (float)((up - field->f(x)) / 2e-4);
+            x[j] = at;
+        }
+    }
+    return KAC_OK;
+}
+
+/* `field` must stay where it is. */
+static inline kac_reward *exact_field_init(exact_field *field, int d, double (*f)(const double *x), bool has_gradient) {
+    *field = (exact_field){.d = d, .f = f};
+    field->reward = (kac_reward){.self = field, .name = "field", .score = exact_field_score};
+    if (has_gradient) field->reward.grad = exact_field_grad;
+    return &field->reward;
+}
+
 #endif
