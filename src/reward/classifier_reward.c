@@ -10,13 +10,17 @@
 #include <string.h>
 #include <strings.h>
 
+enum { MAX_LABELS = 64 };
+
 typedef struct classifier_reward {
     kac_network_reward net;
     bool is_cnn;
     kac_cnn cnn;
     kac_vit_classifier vit;
     kac_preprocess preprocess;
-    int64_t size, channels, n_out, label;
+    int64_t size, channels, n_out;
+    int64_t label[MAX_LABELS];
+    int n_labels;
 } classifier_reward;
 
 static void classifier_close(kac_image_reward *r) {
@@ -47,15 +51,18 @@ static kac_status classifier_features(kac_tensor *out, kac_image_reward *r, kac_
                         : kac_vit_classifier_run(out, &self->vit, r->c, pixels);
 }
 
-/* The label's log-probability; its derivative by the logits is onehot − p. */
+/* The likeliest label's log-probability; its derivative by the logits is onehot − p. */
 static double classifier_value(const kac_image_reward *r, const float *logits, int64_t n, int prompt, float *d) {
     const classifier_reward *self = r->self;
     (void)prompt;
     double top = logits[0], sum = 0;
+    int64_t label = self->label[0];
+    for (int i = 1; i < self->n_labels; i++)
+        if (logits[self->label[i]] > logits[label]) label = self->label[i];
     for (int64_t i = 1; i < n; i++) top = fmax(top, logits[i]);
     for (int64_t i = 0; i < n; i++) sum += exp(logits[i] - top);
-    for (int64_t i = 0; i < n && d != NULL; i++) d[i] = (float)((i == self->label) - exp(logits[i] - top) / sum);
-    return logits[self->label] - top - log(sum);
+    for (int64_t i = 0; i < n && d != NULL; i++) d[i] = (float)((i == label) - exp(logits[i] - top) / sum);
+    return logits[label] - top - log(sum);
 }
 
 /* ---- label ---- */
@@ -74,7 +81,7 @@ static bool names(const char *text, const char *label) {
 }
 
 /* "labels": ["zero", …] or "id2label": {"0": "zero", …}. */
-static kac_status find_label(classifier_reward *self, const kac_json *j, const char *label) {
+static kac_status find_label(const classifier_reward *self, int64_t *out, const kac_json *j, const char *label) {
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(j->root, self->is_cnn ? "labels" : "id2label"), *item;
     char some[160] = "";
     int64_t at = 0;
@@ -83,15 +90,31 @@ static kac_status find_label(classifier_reward *self, const kac_json *j, const c
         const int64_t id = item->string == NULL ? at : strtoll(item->string, NULL, 10);
         at++;
         if (!cJSON_IsString(item) || id < 0 || id >= self->n_out) continue;
-        if (names(item->valuestring, label)) return self->label = id, KAC_OK;
+        if (names(item->valuestring, label)) return *out = id, KAC_OK;
         const size_t used = strlen(some);
         if (used < 100) snprintf(some + used, sizeof some - used, "%s%.40s", used > 0 ? ", " : "", item->valuestring);
     }
-    self->label = strtoll(label, &end, 10);
-    if (*end == '\0' && end != label && self->label >= 0 && self->label < self->n_out) return KAC_OK;
+    *out = strtoll(label, &end, 10);
+    if (*end == '\0' && end != label && *out >= 0 && *out < self->n_out) return KAC_OK;
     return KAC_FAIL(KAC_E_USAGE, "%s: there is no label \"%.60s\" among the %lld%s%s%s", j->name, label,
                     (long long)self->n_out, some[0] == '\0' ? "; write its number" : ": ", some,
                     at > 5 && some[0] != '\0' ? ", …" : "");
+}
+
+/* One label, or several with + between them; a label that has a + itself is one all the same. */
+static kac_status find_labels(classifier_reward *self, const kac_json *j, char *text) {
+    self->n_labels = 1;
+    if (strchr(text, '+') == NULL || find_label(self, &self->label[0], j, text) == KAC_OK)
+        return find_label(self, &self->label[0], j, text);
+    self->n_labels = 0;
+    for (char *part = text, *next; part != NULL; part = next) {
+        next = strchr(part, '+');
+        if (next != NULL) *next++ = '\0';
+        if (self->n_labels == MAX_LABELS)
+            return KAC_FAIL(KAC_E_UNSUPPORTED, "%s: more than %d labels at once", j->name, (int)MAX_LABELS);
+        KAC_TRY(find_label(self, &self->label[self->n_labels++], j, part));
+    }
+    return KAC_OK;
 }
 
 /* ---- opening ---- */
@@ -149,7 +172,7 @@ static kac_status open_parts(classifier_reward *self, kac_ctx *c, char *path) {
     KAC_TRY(kac_reward_source_open(&s, path));
     char *folder = kac_reward_folder(path);
     kac_status status = folder == NULL ? KAC_E_MEMORY : load(self, c, &s, folder);
-    if (status == KAC_OK) status = find_label(self, &s.config, colon + 1);
+    if (status == KAC_OK) status = find_labels(self, &s.config, colon + 1);
     kac_free(folder);
     kac_source_close(&s);
     return status;

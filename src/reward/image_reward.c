@@ -32,7 +32,7 @@ static const reward_kind kinds[] = {
     {"aesthetic", "CLIP+HEAD", NULL, kac_aesthetic_reward_open, NULL},
     {"image-reward", "DIR or FILE", NULL, kac_blip_reward_open, NULL},
     {"mps", "DIR", NULL, kac_mps_reward_open, NULL},
-    {"classifier", "DIR:LABEL", NULL, kac_classifier_reward_open, NULL},
+    {"classifier", "DIR:LABEL[+LABEL]", NULL, kac_classifier_reward_open, NULL},
     {"jpeg", "[DIR]", jpeg_size, kac_incompressibility_reward_open, NULL},
     {"incompressibility", "[DIR]", jpeg_size, kac_incompressibility_reward_open, NULL},
     {"compressibility", "[DIR]", jpeg_size, kac_compressibility_reward_open, NULL},

@@ -1,14 +1,13 @@
 /* The pictures of states: decoded in batches, at most once per state. */
 #include "run/latent_parts.h"
+#include "run/picture_gradient.h"
 #include <math.h>
 #include <string.h>
 
 void kac_latent_to_bytes(uint8_t *out, const float *image, size_t n) {
     for (size_t i = 0; i < n; i++) {
         const float v = image[i] * 127.5f + 127.5f;
-        out[i] = (uint8_t)(v >= 255 ? 255
-                           : v > 0  ? rintf(v)
-                                    : 0); /* who needs to know of NaN looks at the states */
+        out[i] = (uint8_t)(v >= 255 ? 255 : v > 0 ? rintf(v) : 0); /* who needs to know of NaN looks at the states */
     }
 }
 
@@ -40,13 +39,14 @@ static kac_status decode_batch(kac_latent *l, const int *slots, int n, kac_stage
                                 slots[i / kac_latent_state_count(l)] % l->o.n_per_group);
     const kac_codec *codec = kac_latent_decoder(l, stage);
     if (codec == NULL) {
-        image = batch;
+        KAC_TRY(kac_picture_colors(l->c, &image, batch));
     } else {
         KAC_TRY(kac_codec_decode_latents(&image, codec, l->c, batch));
     }
     for (int i = 0; i < n && !kac_latent_is_plan(l); i++) {
         kac_latent_to_bytes(l->pictures + (size_t)slots[i] * kac_latent_picture_bytes(l),
-                 (const float *)image.data + (size_t)i * kac_latent_picture_bytes(l), kac_latent_picture_bytes(l));
+                            (const float *)image.data + (size_t)i * kac_latent_picture_bytes(l),
+                            kac_latent_picture_bytes(l));
         if (l->o.start.paste) paste(l, l->pictures + (size_t)slots[i] * kac_latent_picture_bytes(l));
         l->picture_id[slots[i]] = l->id[slots[i]];
         l->picture_stage[slots[i]] = (uint8_t)stage;

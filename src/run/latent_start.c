@@ -30,6 +30,13 @@ static kac_status take_pixels(kac_latent *l, kac_tensor *out, bool masked) {
     return KAC_OK;
 }
 
+/* The first channel of a coloured picture becomes its luma: what a model of greys begins with. */
+static void to_luma(const kac_latent *l, kac_tensor pixels) {
+    float *x = pixels.data;
+    for (int64_t i = 0; i < l->h * l->w && !kac_latent_is_plan(l); i++)
+        x[3 * i] = 0.299f * x[3 * i] + 0.587f * x[3 * i + 1] + 0.114f * x[3 * i + 2];
+}
+
 /* exp(log-variance / 2), limited as the reference does. */
 static void deviation_of(kac_latent *l, kac_tensor log_variance) {
     float *v = log_variance.data;
@@ -50,6 +57,7 @@ static kac_status encode(kac_latent *l, kac_arena *arena, kac_tensor *mean, kac_
         KAC_TRY(kac_codec_encode(&code, codec, l->c, pixels));
     else
         code = pixels;
+    if (codec == NULL && l->channels == 1) to_luma(l, pixels);
     KAC_TRY(kac_copy(l->c, mean, kac_tensor_slice(code, 3, 0, l->channels)));
     if (draws) KAC_TRY(kac_copy(l->c, std, kac_tensor_slice(code, 3, l->channels, l->channels)));
     kac_arena_release(&l->c->scratch, mark);

@@ -231,7 +231,7 @@ static kac_status check_finite(const float *x, int64_t n) {
 static kac_status make_pictures(latent_trainee *l, kac_tensor x0, uint8_t *rgb) {
     kac_tensor image = {0};
     if (l->pipeline->codec != NULL) KAC_TRY(kac_codec_decode_latents(&image, l->pipeline->codec, l->c, x0));
-    if (l->pipeline->codec == NULL) image = x0;
+    if (l->pipeline->codec == NULL) KAC_TRY(kac_picture_colors(l->c, &image, x0));
     if (!l->c->scratch.counting) kac_latent_to_bytes(rgb, image.data, (size_t)kac_tensor_count(image));
     l->t->counts.decoder += x0.shape[0];
     return KAC_OK;

@@ -72,11 +72,18 @@ static kac_status unit_grad(kac_reward_set *s, kac_ctx *c, kac_tensor images, co
 
 /* ---- states ---- */
 
+kac_status kac_picture_colors(kac_ctx *c, kac_tensor *out, kac_tensor image) {
+    if (image.rank != 4 || image.shape[3] != 1) return *out = image, KAC_OK;
+    kac_tensor two = {0};
+    KAC_TRY(kac_concat(c, &two, image, image, 3));
+    return kac_concat(c, out, two, image, 3);
+}
+
 /* What is recorded: images [n, H, W, 3] in 0 … 1 from states. */
 static kac_status show(kac_tensor *images, kac_ctx *c, const kac_codec *codec, kac_tensor states) {
     kac_tensor decoded = {0}, shifted = {0}, table;
     if (codec != NULL) KAC_TRY(kac_codec_decode_latents(&decoded, codec, c, states));
-    if (codec == NULL) decoded = states;
+    if (codec == NULL) KAC_TRY(kac_picture_colors(c, &decoded, states));
     if (decoded.rank != 4 || decoded.shape[3] != 3)
         return KAC_FAIL(KAC_E_UNSUPPORTED, "rewards look at pictures of 3 channels, these have %lld",
                         (long long)decoded.shape[decoded.rank - 1]);

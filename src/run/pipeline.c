@@ -167,7 +167,8 @@ static kac_status open_codecs(kac_pipeline *p, kac_ctx *c, const char *dir, cons
 /* Networks that read the state alone, or also a mask and the masked picture. */
 static kac_status check_channels(kac_pipeline *p, const char *dir) {
     const kac_unet_config *u = kac_unet_config_of(p->unet);
-    const int64_t latent = p->codec == NULL ? 3 : kac_codec_config_of(p->codec)->latent_channels;
+    const int64_t shown = u->in_channels == 1 ? 1 : 3; /* greys or colours, where states are pictures themselves */
+    const int64_t latent = p->codec == NULL ? shown : kac_codec_config_of(p->codec)->latent_channels;
     p->channels = latent;
     if (u->out_channels == latent && u->in_channels == latent) return KAC_OK;
     const bool learned = p->schedule.variance >= KAC_VARIANCE_LEARNED;

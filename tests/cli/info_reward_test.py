@@ -69,7 +69,9 @@ with tempfile.TemporaryDirectory() as name:
         check(abs(math.exp(values[0]) + math.exp(values[1]) - 1) < 1e-6, f"classifier: {values}")
     code, out, err = kac("score", picture, "--reward", f"classifier={folder}:2nd", "--json")
     check(code == 0 and json.loads(out)["rewards"][0]["weight"] == 1, f"a label that begins like a number is no weight: {out}{err}")
-    for spec, words in ((f"classifier={folder}:blue", 'no label "blue" among the 2: bright, 2nd'), (f"classifier={folder}:7", "names no label"),
+    code, out, err = kac("score", picture, "--reward", f"classifier={folder}:bright+2nd", "--json")
+    check(code == 0 and list(json.loads(out)["images"][0]["rewards"].values())[0] == max(values), f"the likeliest of two labels: {out}{err}")
+    for spec, words in ((f"classifier={folder}:bright+blue", 'no label "blue"'), (f"classifier={folder}:bright+", 'no label ""'), (f"classifier={folder}:blue", 'no label "blue" among the 2: bright, 2nd'), (f"classifier={folder}:7", "names no label"),
                         (f'classifier="{folder}:7"', 'no label "7"'), (f"clip={folder}", "is a classifier (reward classifier); wanted is a CLIP"),
                         (f"aesthetic={here / 'head'}", "DIR+HEAD"),
                         (f"aesthetic=weights/shapes-clip+{here / 'head'}", "made for another CLIP"),

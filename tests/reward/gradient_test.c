@@ -228,7 +228,7 @@ static void test_aesthetic(void) {
 }
 
 /* conv, max pool, average pool, linear; of grey pictures or coloured ones. */
-static void test_classifier(int channels) {
+static void test_classifier(int channels, const char *labels) {
     static float w1[6 * 3 * 9], b1[6], w2[5 * 6 * 9], b2[5], w3[4 * 5 * 9], b3[4];
     char config[512];
     golden_weights(w1, "a", 6 * channels * 9, 0, 0.4), golden_weights(w2, "b", 5 * 6 * 9, 0, 0.3);
@@ -245,7 +245,7 @@ static void test_classifier(int channels) {
              "{\"conv\": \"b\", \"padding\": 1, \"act\": \"gelu\"}, {\"max_pool\": 2}, {\"linear\": \"c\"}]}",
              channels);
     temp_write("cnn/config.json", config, strlen(config));
-    char *spec = kac_format("classifier=\"%s:2\"", temp_path("cnn"));
+    char *spec = kac_format("classifier=\"%s:%s\"", temp_path("cnn"), labels);
     test_reward(spec, 29, 17, 2e-3);
     kac_free(spec);
 }
@@ -289,8 +289,8 @@ int main(void) {
     test_golden("score/image_reward", "image-reward", bert, 1, 2e-2);
     test_golden("score/hpsv2", "hpsv2", shapes, 3, 1e-2);
     test_golden("score/mps", "mps", shapes, 3, 0.1);
-    test_classifier(3);
-    test_classifier(1);
+    test_classifier(3, "2");
+    test_classifier(1, "0+1+3");
     test_jpeg(48, 32);
     test_jpeg(45, 29);
     test_refused();

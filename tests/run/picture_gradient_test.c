@@ -14,7 +14,7 @@ static const kac_option_spec table[] = {KAC_REWARD_OPTIONS("rewards", "clip"), {
 typedef struct setting {
     const char *rewards[MAX_PARTS + 1];
     const char *combine;
-    bool decoded;
+    bool decoded, grey;
     kac_reward_balance balance;
     int batch;
 } setting;
@@ -55,7 +55,7 @@ static void fill_states(kac_tensor x, bool decoded) {
 
 static bool open_scored(scored *s, const struct kac_ops *ops, setting o) {
     *s = (scored){.o = o};
-    const int64_t side = o.decoded ? SIDE : SIDE * FACTOR, channels = o.decoded ? 4 : 3;
+    const int64_t side = o.decoded ? SIDE : SIDE * FACTOR, channels = o.decoded ? 4 : o.grey ? 1 : 3;
     if (!CHECK_OK(kac_ctx_open(&s->c, ops, KAC_F32, 2, NULL)) || !CHECK_OK(open_set(s))) return false;
     if (o.decoded && !CHECK_OK(kac_codec_load(&s->codec, &s->c, "weights/shapes-64/vae"))) return false;
     if (!CHECK_OK(kac_take_make(&s->x, &s->c.run, KAC_F32, N, side, side, channels)) ||
@@ -173,6 +173,27 @@ static void test_clamped(void) {
     close_scored(&s);
 }
 
+/* A grey counts as the coloured picture with the same in all channels, and its derivative is the sum over them. */
+static void test_grey(void) {
+    scored grey, all;
+    const setting o = {.rewards = {"clip=weights/shapes-clip", "color=#2050a0"}};
+    setting o_grey = o;
+    o_grey.grey = true;
+    if (!open_scored(&grey, kac_cpu_ops(), o_grey) || !open_scored(&all, kac_cpu_ops(), o)) return;
+    const int64_t n = kac_tensor_count(grey.x);
+    for (int64_t i = 0; i < 3 * n; i++) ((float *)all.x.data)[i] = ((const float *)grey.x.data)[i / 3];
+    CHECK_OK(run(&grey));
+    CHECK_OK(run(&all));
+    CHECK(memcmp(grey.values, all.values, (size_t)(N * (all.set.n + 2)) * sizeof(double)) == 0);
+    const float *d = all.d.data;
+    for (int64_t i = 0; i < n; i++)
+        if (!CHECK(fabs((double)((const float *)grey.d.data)[i] - (double)(d[3 * i] + d[3 * i + 1] + d[3 * i + 2])) <
+                   1e-6))
+            break;
+    close_scored(&grey);
+    close_scored(&all);
+}
+
 static void test_without(void) {
     scored s;
     if (!open_scored(&s, kac_cpu_ops(), (setting){.rewards = {"color=#2050a0", "shapes-judge"}})) return;
@@ -183,9 +204,9 @@ static void test_without(void) {
     CHECK(kac_reward_set_no_grad(&s.set) == NULL);
     close_scored(&s);
     if (!open_scored(&s, kac_cpu_ops(), (setting){.rewards = {"color=#2050a0"}})) return;
-    s.x.shape[3] = 1, s.d.shape[3] = 1, s.x.shape[2] *= 3, s.d.shape[2] *= 3;
+    s.x.shape[3] = 2, s.d.shape[3] = 2;
     for (int i = 3; i-- > 0;) s.x.stride[i] = s.d.stride[i] = s.x.stride[i + 1] * s.x.shape[i + 1];
-    CHECK_FAILS(run(&s), KAC_E_UNSUPPORTED, "pictures of 3 channels, these have 1");
+    CHECK_FAILS(run(&s), KAC_E_UNSUPPORTED, "pictures of 3 channels, these have 2");
     s.c.scratch.used = 0;
     close_scored(&s);
 }
@@ -204,6 +225,8 @@ int main(void) {
     test_setting((setting){.rewards = {"clip-logit=weights/shapes-clip,sigmoid=0/20", "color=#2050a0,exp:2"},
                            .combine = "product"},
                  1e-3, 3e-3);
+    test_setting((setting){.rewards = {clip, "color=#2050a0:2"}, .grey = true}, 1e-3, 3e-3);
+    test_grey();
     test_norm();
     test_clamped();
     test_without();
