@@ -5,7 +5,8 @@
 
 static const kac_method *const methods[] = {&kac_method_none, &kac_method_best_of_n, &kac_method_fk,
                                             &kac_method_dps,  &kac_method_tds,       &kac_method_das,
-                                            &kac_method_is,   &kac_method_svdd,      &kac_method_code, NULL};
+                                            &kac_method_is,   &kac_method_svdd,      &kac_method_code,
+                                            &kac_method_dts,  &kac_method_dts_star,  NULL};
 
 const kac_method *const *kac_method_list(void) {
     return methods;

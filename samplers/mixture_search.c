@@ -8,9 +8,11 @@ enum { BEHIND = 2 }; /* doubles behind the record of a place: predicted and root
 
 static void mixture_rekey(kac_process *p, const int *slots, int n, const uint64_t *keys) {
     kac_mixture *m = p->self;
-    /* groups are independent repeats */
-    for (int i = 0; i < n; i++)
-        m->key[slots[i]] = keys[i] + (uint64_t)(slots[i] / p->n_per_group) * 0xD1B54A32D192ED03u;
+    /* groups are independent repeats, whose own particles are numbered on */
+    for (int i = 0; i < n; i++) {
+        const uint64_t group = (uint64_t)(slots[i] / p->n_per_group), k = (uint64_t)p->n_per_group;
+        m->key[slots[i]] = keys[i] < k ? group * k + keys[i] : keys[i] + group * 0xD1B54A32D192ED03u;
+    }
 }
 
 /* ---- places ---- */
@@ -47,7 +49,8 @@ static kac_status mixture_store(kac_process *p, const int *slots, int n, const i
 static kac_status mixture_fetch(kac_process *p, const int64_t *places, const int *slots, int n) {
     kac_mixture *m = p->self;
     for (int i = 0; i < n; i++) {
-        KAC_ASSERT(places[i] >= 0 && places[i] < m->n_places);
+        if (places[i] < 0 || places[i] >= m->n_places)
+            return KAC_FAIL(KAC_E_FORMAT, "no state was put by at place %lld", (long long)places[i]);
         const double *from = place_at(m, places[i]);
         memcpy(kac_mixture_x(m, slots[i]), from, m->record * sizeof *from);
         m->predicted[slots[i]] = (int)from[m->record];

@@ -74,7 +74,7 @@ struct kac_process {
      * keys are independent noise. copy and fetch leave a slot's key alone.
      * store: place places[i] keeps the state of slots[i], with its prediction if it has one; places count from 0, belong to no group and
      * are overwritten. fetch: slots[i] becomes what the place keeps, at the step where it was stored; a kept prediction is not made
-     * again. Memory grows with the places in use, and is part of state_save.
+     * again; KAC_E_FORMAT for a place that keeps nothing. Memory grows with the places in use, and is part of state_save.
      * read: the states themselves. write: slots[i] holds state x[i] from now on, without a past; only before steps whose solver needs
      * none, as before the first.
      * noise: the next step into slots[i] uses the standard normals z[i] instead of drawing them.

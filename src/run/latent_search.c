@@ -75,7 +75,8 @@ static kac_status latent_fetch(kac_process *p, const int64_t *places, const int 
     if (l->solver->threshold > 0) KAC_TRY(kac_take_make(&clip_scratch, &l->c->scratch, KAC_F32, (int64_t)row));
     for (int i = 0; i < n; i++) {
         const int slot = slots[i];
-        KAC_ASSERT(places[i] >= 0 && places[i] < l->n_places && l->places[places[i]].data != NULL);
+        if (places[i] < 0 || places[i] >= l->n_places || l->places[places[i]].data == NULL)
+            return KAC_FAIL(KAC_E_FORMAT, "no state was put by at place %lld", (long long)places[i]);
         const kac_latent_place *from = &l->places[places[i]];
         float *rows[ROWS_MOST];
         const int n_rows = kept_rows(l, slot, from->predicted_at >= 0, rows);
