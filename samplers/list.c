@@ -3,10 +3,20 @@
 #include <stdio.h>
 #include <string.h>
 
-static const kac_method *const methods[] = {&kac_method_none, &kac_method_best_of_n, &kac_method_fk,
-                                            &kac_method_dps,  &kac_method_tds,       &kac_method_das,
-                                            &kac_method_is,   &kac_method_svdd,      &kac_method_code,
-                                            &kac_method_dts,  &kac_method_dts_star,  NULL};
+static const kac_method *const methods[] = {&kac_method_none,
+                                            &kac_method_best_of_n,
+                                            &kac_method_fk,
+                                            &kac_method_dps,
+                                            &kac_method_tds,
+                                            &kac_method_das,
+                                            &kac_method_is,
+                                            &kac_method_svdd,
+                                            &kac_method_code,
+                                            &kac_method_dts,
+                                            &kac_method_dts_star,
+                                            &kac_method_noise_random,
+                                            &kac_method_noise_zero_order,
+                                            NULL};
 
 const kac_method *const *kac_method_list(void) {
     return methods;
@@ -31,10 +41,14 @@ kac_status kac_method_preset(const kac_method *method, kac_options *o) {
 
 const char *kac_target_text(kac_target target) {
     switch (target) {
-    case KAC_TARGET_BASE: return "the model itself";
-    case KAC_TARGET_TILTED: return "base × exp(λ r), exact as the budget grows";
-    case KAC_TARGET_MODE: return "the highest reward among what the model could have drawn; no law";
-    case KAC_TARGET_HEURISTIC: break;
+    case KAC_TARGET_BASE:
+        return "the model itself";
+    case KAC_TARGET_TILTED:
+        return "base × exp(λ r), exact as the budget grows";
+    case KAC_TARGET_MODE:
+        return "the highest reward among what the model could have drawn; no law";
+    case KAC_TARGET_HEURISTIC:
+        break;
     }
     return "near base × exp(λ r), not exact";
 }

@@ -19,6 +19,15 @@ static kac_status prepare(kac_mixture *m, int i_step) {
     return KAC_OK;
 }
 
+/* Those that were given for the slot, once, or those of its key. */
+static void take_normals(kac_mixture *m, float *z, int slot, kac_key key) {
+    if (m->noised[slot])
+        memcpy(z, m->noise + (size_t)slot * (size_t)m->d, (size_t)m->d * sizeof *z);
+    else
+        kac_rng_normal(z, m->d, key, (uint32_t)m->key[slot], 0);
+    m->noised[slot] = false;
+}
+
 static kac_status mixture_start(kac_process *p, const int *slots, int n) {
     kac_mixture *m = p->self;
     KAC_TRY(prepare(m, 0));
@@ -27,7 +36,7 @@ static kac_status mixture_start(kac_process *p, const int *slots, int n) {
         const kac_key key = kac_key_of_particle((kac_key){m->seed, KAC_PURPOSE_INIT, 0}, particle);
         float z[KAC_GMM_MAX];
         double *x = kac_mixture_x(m, slots[i]);
-        kac_rng_normal(z, m->d, key, (uint32_t)particle, 0);
+        take_normals(m, z, slots[i], key);
         for (int j = 0; j < m->d; j++) x[j] = (double)z[j];
         if (!m->model.ddim) { /* the exact noised mixture: alpha mu_k + chol(P_k) z */
             const double u = kac_rng_uniform(key, (uint32_t)particle, COMPONENT_INDEX), alpha = sqrt(m->kernel.bar_t);
@@ -132,8 +141,7 @@ static kac_status mixture_step(kac_process *p, int i_step, const int *from, cons
         double x[KAC_GMM_MAX];
         KAC_ASSERT(m->predicted[from[i]] == i_step);
         memcpy(x, kac_mixture_x(m, from[i]), (size_t)m->d * sizeof *x);
-        if (p->stochastic) kac_rng_normal(z, m->d, key, (uint32_t)particle, 0);
-        if (m->noised[to[i]]) memcpy(z, m->noise + (size_t)to[i] * (size_t)m->d, (size_t)m->d * sizeof *z);
+        if (p->stochastic) take_normals(m, z, to[i], key);
         if (m->model.ddim)
             step_ddim(m, from[i], to[i], z);
         else
@@ -143,7 +151,7 @@ static kac_status mixture_step(kac_process *p, int i_step, const int *from, cons
         m->root[to[i]] = p->stochastic || parted ? m->next_root++ : m->root[from[i]];
         if (m->shifted[from[i]]) add_shift(m, from[i], to[i], x, z);
     }
-    for (int i = 0; i < n; i++) m->shifted[from[i]] = m->noised[to[i]] = false;
+    for (int i = 0; i < n; i++) m->shifted[from[i]] = m->noised[to[i]] = false; /* also what was not read */
     for (int i = 0; i < n; i++) m->predicted[to[i]] = -1;
     return KAC_OK;
 }

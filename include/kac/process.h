@@ -35,6 +35,7 @@ struct kac_process {
      * prompt's result is the same whichever others run beside it. false: groups are independent repeats. */
     bool groups_alike;
     bool stochastic; /* false: step is a function of the state, so copies stay copies (e.g. DDIM with eta 0) */
+    bool history;    /* steps read what earlier ones of the same state left behind (multistep solvers) */
 
     /* Draws x_K into the slots, with the key of each slot's own particle. */
     kac_status (*start)(kac_process *p, const int *slots, int n);
@@ -61,6 +62,10 @@ struct kac_process {
      * gain: how far the step's mean moves for each unit that is added to the score ∇ log p(x) of its state; in the limit of small
      * steps of a diffusion that draws all its noise it is deviation². */
     kac_status (*pull)(kac_process *p, int i_step, const int *slots, int n, const float *d_x0, float *d_x);
+    /* The same for a whole step, with the noise that it draws as a constant: d_x[i] = (∂ x' / ∂ x)ᵀ d_next[i]. i_step −1: of start, by the
+     * standard normals it draws. NULL: steps are no smooth functions of the state. KAC_E_UNSUPPORTED names what stands in the way, such as
+     * a solver with history. */
+    kac_status (*pull_step)(kac_process *p, int i_step, const int *slots, int n, const float *d_next, float *d_x);
     kac_status (*shift)(kac_process *p, int i_step, const int *slots, int n, const float *shift);
     double (*deviation)(kac_process *p, int i_step);
     double (*gain)(kac_process *p, int i_step);
@@ -76,8 +81,8 @@ struct kac_process {
      * are overwritten. fetch: slots[i] becomes what the place keeps, at the step where it was stored; a kept prediction is not made
      * again; KAC_E_FORMAT for a place that keeps nothing. Memory grows with the places in use, and is part of state_save.
      * read: the states themselves. write: slots[i] holds state x[i] from now on, without a past; only before steps whose solver needs
-     * none, as before the first.
-     * noise: the next step into slots[i] uses the standard normals z[i] instead of drawing them.
+     * none, as before the first (see history).
+     * noise: the next start of slots[i], or step into it, uses the standard normals z[i] instead of drawing them.
      * level: before step i_step a state is alpha · x_0 + sigma · noise; i_step = n_steps: 1 and 0. */
     void (*rekey)(kac_process *p, const int *slots, int n, const uint64_t *keys);
     kac_status (*store)(kac_process *p, const int *slots, int n, const int64_t *places);

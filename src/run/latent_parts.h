@@ -25,6 +25,7 @@ struct kac_latent {
     uint64_t *key;                    /* [n_slots] the particle whose noise the slot draws */
     uint64_t *origin;                 /* [n_slots] the particle whose first noise the state descends from */
     uint64_t *predicted;              /* [n_slots] id whose out and x0 the slot has; 0: none */
+    int *predicted_at;                /* [n_slots] at which step */
     uint64_t *picture_id;             /* [n_slots] id of the decoded picture; 0: none */
     uint8_t *picture_stage;           /* [n_slots] kac_stage of the picture */
     uint8_t *pictures;                /* [n_slots, height, width, 3] */
@@ -58,6 +59,11 @@ static inline int64_t kac_latent_state_count(const kac_latent *l) {
     return l->h * l->w * l->channels;
 }
 
+/* What the slot's next start or step uses instead of drawing; NULL: nothing. */
+static inline float *kac_latent_given_noise(const kac_latent *l, int slot) {
+    return l->noised != NULL && l->noised[slot] ? l->noise + slot * kac_latent_state_count(l) : NULL;
+}
+
 static inline kac_tensor kac_latent_row(kac_tensor t, int slot) {
     return kac_tensor_slice(t, 0, slot, 1);
 }
@@ -86,8 +92,9 @@ static inline int kac_latent_find_state(const kac_latent *l, const int *list, in
 
 /* Encodes o.start into c->run; does nothing without a picture. */
 kac_status kac_latent_start_open(kac_latent *l);
-/* x_K of a particle into x [1, h, w, channels]. */
-kac_status kac_latent_start_state(kac_latent *l, kac_tensor *x, uint64_t particle);
+/* x_K of a particle into x [1, h, w, channels]; given: normals [n_state] in place of its first noise, or NULL. What a mask keeps always
+ * has the particle's. */
+kac_status kac_latent_start_state(kac_latent *l, kac_tensor *x, const float *given, uint64_t particle);
 /* After step i_step: what the mask keeps becomes the first picture at the noise level that x now has, under `particle`'s noise. Does
  * nothing without a mask, or when the network reads it. */
 kac_status kac_latent_start_keep(kac_latent *l, kac_tensor *x, int i_step, uint64_t particle);

@@ -13,8 +13,9 @@ static kac_status latent_start(kac_process *p, const int *slots, int n) {
         const int slot = slots[i];
         kac_tensor x = kac_latent_row(l->x, slot);
         l->origin[slot] = l->key[slot];
-        KAC_TRY(kac_latent_start_state(l, &x, l->origin[slot]));
+        KAC_TRY(kac_latent_start_state(l, &x, kac_latent_given_noise(l, slot), l->origin[slot]));
         l->id[slot] = ++l->next_id;
+        if (l->noised != NULL) l->noised[slot] = false;
     }
     return KAC_OK;
 }
@@ -118,7 +119,7 @@ static kac_status predict_batch(kac_latent *l, int i_step, const int *slots, int
         kac_tensor out = kac_latent_row(l->out, slots[i]);
         KAC_TRY(kac_lincomb(l->c, &out, 1, &g, (double[]){1}, 1));
         KAC_TRY(kac_latent_denoised(l, i_step, slots[i], clip_scratch.data));
-        l->predicted[slots[i]] = l->id[slots[i]];
+        l->predicted[slots[i]] = l->id[slots[i]], l->predicted_at[slots[i]] = i_step;
     }
     return KAC_OK;
 }
@@ -148,7 +149,7 @@ static kac_status latent_predict(kac_process *p, int i_step, const int *slots, i
         KAC_TRY(copy_row(l, l->out, source, slot));
         KAC_TRY(copy_row(l, l->x0, source, slot));
         if (l->variance.data != NULL) KAC_TRY(copy_row(l, l->variance, source, slot));
-        l->predicted[slot] = l->id[slot];
+        l->predicted[slot] = l->id[slot], l->predicted_at[slot] = i_step;
     }
     l->counts.denoiser_ms += kac_now_ms() - start_ms;
     return KAC_OK;
@@ -171,10 +172,8 @@ static kac_status weigh(kac_latent *l, kac_tensor *to, const kac_sum *sum, int f
 
 static kac_status draw_noise(kac_latent *l, kac_tensor *z, int i_step, int slot) {
     const int64_t shape[] = {1, l->h, l->w, l->channels}, n = kac_latent_state_count(l);
-    float *given = NULL;
-    if (l->noised != NULL && l->noised[slot])
-        given = l->noise + slot * n;
-    else if (l->o.noise.data != NULL)
+    float *given = kac_latent_given_noise(l, slot);
+    if (given == NULL && l->o.noise.data != NULL)
         given = (float *)l->o.noise.data + ((int64_t)i_step * l->n_slots + slot) * n;
     if (given != NULL) return kac_copy(l->c, z, kac_tensor_of(given, KAC_F32, 4, shape));
     const kac_key key = {.seed = l->o.seed, .purpose = KAC_PURPOSE_STEP, .step = (uint32_t)i_step};
@@ -265,8 +264,9 @@ static kac_status gather_rows(kac_latent *l, kac_tensor t, const int *from, cons
 static kac_status latent_copy(kac_process *p, const int *from, const int *to, int n) {
     kac_latent *l = self_of(p);
     int n_moves = 0;
-    for (int i = 0; i < n; i++)
-        if (l->id[from[i]] != l->id[to[i]]) l->list[n_moves] = from[i], l->list2[n_moves++] = to[i];
+    for (int i = 0; i < n; i++) /* of two slots with one state, one alone may have been predicted */
+        if (l->id[from[i]] != l->id[to[i]] || l->predicted[from[i]] != l->predicted[to[i]])
+            l->list[n_moves] = from[i], l->list2[n_moves++] = to[i];
     if (n_moves == 0) return KAC_OK;
     KAC_TRY(gather_rows(l, l->x, l->list, l->list2, n_moves));
     KAC_TRY(gather_rows(l, l->out, l->list, l->list2, n_moves));
@@ -274,23 +274,25 @@ static kac_status latent_copy(kac_process *p, const int *from, const int *to, in
     if (l->variance.data != NULL) KAC_TRY(gather_rows(l, l->variance, l->list, l->list2, n_moves));
     for (int j = 0; j < l->solver->n_past; j++) KAC_TRY(gather_rows(l, l->past[j], l->list, l->list2, n_moves));
     const size_t mark = kac_arena_mark(&l->c->scratch);
-    uint64_t *ids = kac_arena_take(&l->c->scratch, (size_t)n_moves * 4 * sizeof *ids);
+    uint64_t *ids = kac_arena_take(&l->c->scratch, (size_t)n_moves * 5 * sizeof *ids);
     uint8_t *pictures = kac_arena_take(&l->c->scratch, (size_t)n_moves * kac_latent_picture_bytes(l));
     if (ids == NULL || pictures == NULL) return KAC_E_MEMORY;
     for (int i = 0; i < n_moves && !kac_latent_is_plan(l); i++) {
         const int s = l->list[i];
-        ids[4 * i] = l->id[s], ids[4 * i + 1] = l->predicted[s], ids[4 * i + 3] = l->origin[s];
-        ids[4 * i + 2] = l->picture_id[s] == l->id[s] ? (uint64_t)l->picture_stage[s] + 1 : 0;
-        if (ids[4 * i + 2] != 0)
+        ids[5 * i] = l->id[s], ids[5 * i + 1] = l->predicted[s], ids[5 * i + 3] = l->origin[s];
+        ids[5 * i + 4] = (uint64_t)l->predicted_at[s];
+        ids[5 * i + 2] = l->picture_id[s] == l->id[s] ? (uint64_t)l->picture_stage[s] + 1 : 0;
+        if (ids[5 * i + 2] != 0)
             memcpy(pictures + (size_t)i * kac_latent_picture_bytes(l),
                    l->pictures + (size_t)s * kac_latent_picture_bytes(l), kac_latent_picture_bytes(l));
     }
     for (int i = 0; i < n_moves && !kac_latent_is_plan(l); i++) {
         const int t = l->list2[i];
-        l->id[t] = ids[4 * i], l->predicted[t] = ids[4 * i + 1], l->origin[t] = ids[4 * i + 3];
-        l->picture_id[t] = ids[4 * i + 2] != 0 ? ids[4 * i] : 0;
-        if (ids[4 * i + 2] == 0) continue;
-        l->picture_stage[t] = (uint8_t)(ids[4 * i + 2] - 1);
+        l->id[t] = ids[5 * i], l->predicted[t] = ids[5 * i + 1], l->origin[t] = ids[5 * i + 3];
+        l->predicted_at[t] = (int)ids[5 * i + 4];
+        l->picture_id[t] = ids[5 * i + 2] != 0 ? ids[5 * i] : 0;
+        if (ids[5 * i + 2] == 0) continue;
+        l->picture_stage[t] = (uint8_t)(ids[5 * i + 2] - 1);
         memcpy(l->pictures + (size_t)t * kac_latent_picture_bytes(l),
                pictures + (size_t)i * kac_latent_picture_bytes(l), kac_latent_picture_bytes(l));
     }
@@ -316,6 +318,7 @@ static kac_status take_states(kac_latent *l) {
 static kac_status latent_init(kac_latent *l) {
     const size_t n = (size_t)l->n_slots;
     l->id = kac_alloc(n * sizeof *l->id), l->predicted = kac_alloc(n * sizeof *l->predicted);
+    l->predicted_at = kac_alloc(n * sizeof *l->predicted_at);
     l->picture_id = kac_alloc(n * sizeof *l->picture_id), l->picture_stage = kac_alloc(n);
     l->origin = kac_alloc(n * sizeof *l->origin), l->key = kac_alloc(n * sizeof *l->key);
     l->list = kac_alloc(n * sizeof *l->list), l->list2 = kac_alloc(n * sizeof *l->list2);
@@ -323,7 +326,8 @@ static kac_status latent_init(kac_latent *l) {
     l->uncond_row = kac_alloc((size_t)l->o.n_groups * sizeof *l->uncond_row);
     l->timesteps = kac_alloc((size_t)l->o.batch * 2 * sizeof *l->timesteps);
     l->text_row = kac_alloc((size_t)l->o.batch * 2 * sizeof *l->text_row);
-    if (l->timesteps == NULL || l->text_row == NULL || l->id == NULL || l->predicted == NULL || l->picture_id == NULL ||
+    if (l->timesteps == NULL || l->text_row == NULL || l->id == NULL || l->predicted == NULL ||
+        l->predicted_at == NULL || l->picture_id == NULL ||
         l->picture_stage == NULL || l->origin == NULL || l->key == NULL || l->list == NULL || l->list2 == NULL ||
         l->cond_row == NULL || l->uncond_row == NULL)
         return KAC_E_MEMORY;
@@ -350,6 +354,7 @@ kac_status kac_latent_open(kac_latent **out, kac_ctx *c, const kac_pipeline *p, 
                                .n_per_group = o->n_per_group,
                                .groups_alike = true,
                                .stochastic = solver->stochastic,
+                               .history = solver->n_past > 0,
                                .start = latent_start,
                                .predict = latent_predict,
                                .step = latent_step,
@@ -370,7 +375,7 @@ void kac_latent_close(kac_latent *l) {
     kac_latent_guidance_close(l);
     kac_latent_search_close(l);
     kac_unet_cond_free(l->cond);
-    kac_free(l->id), kac_free(l->predicted), kac_free(l->picture_id), kac_free(l->picture_stage);
+    kac_free(l->id), kac_free(l->predicted), kac_free(l->predicted_at), kac_free(l->picture_id), kac_free(l->picture_stage);
     kac_free(l->origin), kac_free(l->key), kac_free(l->list), kac_free(l->list2), kac_free(l->cond_row),
         kac_free(l->uncond_row);
     kac_free(l->timesteps), kac_free(l->text_row);

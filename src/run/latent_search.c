@@ -61,7 +61,7 @@ static kac_status latent_store(kac_process *p, const int *slots, int n, const in
         KAC_TRY(grow_places(l, places[i] + 1));
         kac_latent_place *to = &l->places[places[i]];
         KAC_TRY(reserve(to, place_floats(l, predicted)));
-        to->id = l->id[slot], to->origin = l->origin[slot], to->predicted_at = predicted ? l->i_step : -1;
+        to->id = l->id[slot], to->origin = l->origin[slot], to->predicted_at = predicted ? l->predicted_at[slot] : -1;
         const int n_rows = kept_rows(l, slot, predicted, rows);
         for (int k = 0; k < n_rows; k++) memcpy(to->data + (size_t)k * row, rows[k], row * sizeof(float));
     }
@@ -82,7 +82,7 @@ static kac_status latent_fetch(kac_process *p, const int64_t *places, const int 
         const int n_rows = kept_rows(l, slot, from->predicted_at >= 0, rows);
         for (int k = 0; k < n_rows; k++) memcpy(rows[k], from->data + (size_t)k * row, row * sizeof(float));
         l->id[slot] = from->id, l->origin[slot] = from->origin;
-        l->predicted[slot] = from->predicted_at >= 0 ? from->id : 0;
+        l->predicted[slot] = from->predicted_at >= 0 ? from->id : 0, l->predicted_at[slot] = from->predicted_at;
         if (from->predicted_at >= 0) KAC_TRY(kac_latent_denoised(l, from->predicted_at, slot, clip_scratch.data));
     }
     kac_arena_release(&l->c->scratch, mark);
@@ -225,9 +225,11 @@ static kac_status latent_state_load(kac_process *p, const void *in, size_t n_byt
     const char *from = in, *end = from + n_bytes;
     if (n_bytes < slots_bytes(l))
         return KAC_FAIL(KAC_E_FORMAT, "the saved states are too short; start again without --resume");
+    const uint64_t most_id = l->next_id; /* no id comes again for another state: others may remember what they know of it */
     list_saved(l, list);
     for (int i = 0; i < N_SAVED; from += list[i++].n_bytes)
         if (list[i].n_bytes > 0) memcpy(list[i].data, from, list[i].n_bytes);
+    l->next_id = KAC_MAX(l->next_id, most_id);
     forget_places(l);
     while (from < end) KAC_TRY(load_place(l, &from, end));
     memset(l->predicted, 0, (size_t)l->n_slots * sizeof *l->predicted);

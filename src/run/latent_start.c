@@ -141,29 +141,32 @@ kac_status kac_latent_start_open(kac_latent *l) {
     return encode(l, &l->c->run, &l->init_mean, &l->init_std, false);
 }
 
-static kac_status first_noise(kac_latent *l, kac_tensor *x, uint64_t particle) {
+/* Those that were given, or the particle's own. */
+static kac_status first_noise(kac_latent *l, kac_tensor *x, const float *given, uint64_t particle) {
+    if (given != NULL) return kac_copy(l->c, x, kac_tensor_of((float *)given, KAC_F32, x->rank, x->shape));
     const kac_key key = {.seed = l->o.seed, .purpose = KAC_PURPOSE_INIT, .step = 0};
     const int slot = (int)(uint32_t)particle;
     return kac_randn(l->c, x, kac_key_of_particle(key, particle), &slot);
 }
 
-/* out = alpha · picture + sigma · the particle's first noise */
-static kac_status picture_at(kac_latent *l, kac_tensor *out, double alpha, double sigma, uint64_t particle) {
+/* out = alpha · picture + sigma · first noise */
+static kac_status picture_at(kac_latent *l, kac_tensor *out, double alpha, double sigma, const float *given,
+                             uint64_t particle) {
     const size_t mark = kac_arena_mark(&l->c->scratch);
     kac_tensor terms[2] = {0};
     for (int i = 0; i < 2; i++) KAC_TRY(take_state(l, &l->c->scratch, &terms[i]));
     KAC_TRY(latents_of(l, &terms[0], l->init_mean, l->init_std, DRAW_PICTURE, particle));
-    KAC_TRY(first_noise(l, &terms[1], particle));
+    KAC_TRY(first_noise(l, &terms[1], given, particle));
     KAC_TRY(kac_lincomb(l->c, out, sigma == 0 ? 1 : 2, terms, (double[]){alpha, sigma}, 1));
     kac_arena_release(&l->c->scratch, mark);
     return KAC_OK;
 }
 
-kac_status kac_latent_start_state(kac_latent *l, kac_tensor *x, uint64_t particle) {
+kac_status kac_latent_start_state(kac_latent *l, kac_tensor *x, const float *given, uint64_t particle) {
     const kac_latent_start *s = &l->o.start;
     if (s->rgb != NULL && !s->from_noise)
-        return picture_at(l, x, l->solver->rows[0].alpha, l->solver->rows[0].sigma, particle);
-    KAC_TRY(first_noise(l, x, particle));
+        return picture_at(l, x, l->solver->rows[0].alpha, l->solver->rows[0].sigma, given, particle);
+    KAC_TRY(first_noise(l, x, given, particle));
     return kac_lincomb(l->c, x, 1, x, &l->solver->init_noise_sigma, 1);
 }
 
@@ -174,7 +177,7 @@ kac_status kac_latent_start_keep(kac_latent *l, kac_tensor *x, int i_step, uint6
     const size_t mark = kac_arena_mark(&l->c->scratch);
     kac_tensor known = {0}, kept = {0}, both = flat(*x);
     KAC_TRY(take_state(l, &l->c->scratch, &known));
-    KAC_TRY(picture_at(l, &known, last ? 1 : next->alpha, last ? 0 : next->sigma, particle));
+    KAC_TRY(picture_at(l, &known, last ? 1 : next->alpha, last ? 0 : next->sigma, NULL, particle));
     KAC_TRY(kac_affine(l->c, &kept, flat(known), l->keep, l->zero));
     KAC_TRY(kac_affine(l->c, &both, both, l->mask, vector(kept)));
     kac_arena_release(&l->c->scratch, mark);

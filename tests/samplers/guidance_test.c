@@ -10,7 +10,7 @@ enum { D = 2 };
 static void set_state(kac_process *p, int slot, const double *x) {
     char *state = kac_alloc((size_t)p->state_bytes(p));
     CHECK_OK(p->state_save(p, state));
-    memcpy(state + (size_t)slot * D * sizeof *x, x, D * sizeof *x);
+    memcpy(state + sizeof(uint64_t) + (size_t)slot * D * sizeof *x, x, D * sizeof *x); /* behind a counter */
     CHECK_OK(p->state_load(p, state, (size_t)p->state_bytes(p)));
     kac_free(state);
 }
