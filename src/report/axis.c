@@ -25,7 +25,8 @@ double kac_axis_part(kac_axis a, double v) {
 /* 1, 2, 5 of every decade when that gives few, else every k-th power of ten. */
 static int log_ticks(double out[KAC_AXIS_MAX_TICKS], kac_axis a) {
     static const double some[] = {1, 2, 5};
-    const int from = (int)floor(log10(a.lo)), to = (int)ceil(log10(a.hi)), n_decades = to - from;
+    const int from = (int)floor(log10(a.lo)), to = (int)ceil(log10(a.hi));
+    const int n_decades = (int)ceil(log10(a.hi / a.lo));
     int n = 0;
     for (int e = from; e <= to && n_decades <= 3; e++)
         for (int i = 0; i < 3; i++) {
@@ -35,7 +36,7 @@ static int log_ticks(double out[KAC_AXIS_MAX_TICKS], kac_axis a) {
     const int every = KAC_MAX(1, (n_decades + 7) / 8);
     for (int e = from; e <= to && n_decades > 3; e += every)
         if (pow(10, e) >= a.lo && pow(10, e) <= a.hi && n < KAC_AXIS_MAX_TICKS) out[n++] = pow(10, e);
-    if (n < 2) out[0] = a.lo, out[1] = a.hi, n = 2;
+    if (n == 0) out[n++] = sqrt(a.lo * a.hi);
     return n;
 }
 

@@ -214,7 +214,10 @@ static kac_status take_line(kac_bench_data *d, const cJSON *line, int *n_room) {
     KAC_TRY(cell_for(&c, d, &d->index[place_of(d, method, budget, (int)prompt, seed)], n_room));
     c->method = method, c->budget = budget, c->prompt = (int)prompt, c->seed = seed;
     c->done = error == NULL;
-    read_values(d, d->values + (size_t)(c - d->cells) * KAC_BENCH_MAX_QUANTITIES, line);
+    double *values = d->values + (size_t)(c - d->cells) * KAC_BENCH_MAX_QUANTITIES;
+    read_values(d, values, line);
+    double *spent = &values[d->by_seconds ? KAC_BENCH_SECONDS : KAC_BENCH_NFE];
+    if (!isfinite(*spent)) *spent = d->budgets[budget];
     KAC_TRY(copy_text(&c->error, error));
     KAC_TRY(copy_text(&c->picture, kac_run_inner_path(line, "picture")));
     KAC_TRY(copy_text(&c->tree, kac_run_inner_path(line, "tree")));

@@ -5,6 +5,15 @@
 static kac_status add_page(kac_bench_page *p) {
     kac_page_bench_head(p);
     KAC_TRY(kac_page_bench_headline(p));
+    KAC_TRY(kac_page_bench_curves(p));
+    KAC_TRY(kac_page_bench_speed(p));
+    KAC_TRY(kac_page_bench_overdone(p));
+    KAC_TRY(kac_page_bench_wins(p));
+    KAC_TRY(kac_page_bench_categories(p));
+    KAC_TRY(kac_page_bench_costs(p));
+    KAC_TRY(kac_page_bench_trees(p));
+    kac_page_bench_facts(p);
+    KAC_TRY(kac_page_bench_walls(p));
     kac_text_add(p->t, "</main>\n</body></html>\n");
     p->info->n_bytes = p->t->n;
     return p->t->failed ? KAC_FAIL(KAC_E_MEMORY, "not enough memory for the page of %s", p->d->folder) : KAC_OK;
@@ -34,6 +43,7 @@ static kac_status make(kac_text *text, const char *folder, kac_bench_report_info
     if (s == KAC_OK) {
         fill_info(info, &d);
         s = kac_bench_page_open(&p, text, &d, info);
+        p.write = write;
         if (s == KAC_OK) s = add_page(&p);
         if (s == KAC_OK && write) s = write_file(folder, "index.html", text);
         kac_bench_page_close(&p);

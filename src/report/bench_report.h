@@ -3,7 +3,7 @@
  *     BENCH/index.html     the page; pictures, trees and family trees stay files of the folder
  *     BENCH/results.csv    one row for each finished cell        BENCH/curves.csv   one for each method and budget, with bands
  *     BENCH/plots/NAME.png, NAME.svg   reward and judges against evaluations, seconds, arithmetic
- *     BENCH/views/NAME.svg   trees and family trees to open
+ *     BENCH/views/NAME.html  trees and family trees to open
  */
 #ifndef KAC_REPORT_BENCH_REPORT_H
 #define KAC_REPORT_BENCH_REPORT_H

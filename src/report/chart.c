@@ -83,7 +83,7 @@ static void add_band(kac_text *t, const kac_chart *c, const kac_chart_line *l, k
     }
 }
 
-static void add_line(kac_text *t, const kac_chart *c, const kac_chart_line *l, kac_axis x, kac_axis y) {
+static void open_group(kac_text *t, const kac_chart_line *l) {
     kac_text_add(t, "<g class=\"line%s%s", l->wide ? " wide" : "", l->dashed ? " dashed" : "");
     if (l->color >= 0) kac_text_add(t, " e%d", l->color % KAC_CHART_COLORS);
     if (l->color == -2) kac_text_add(t, " faint");
@@ -94,7 +94,10 @@ static void add_line(kac_text *t, const kac_chart *c, const kac_chart_line *l, k
         kac_html_escape(t, l->title);
         kac_text_add(t, "</title>");
     }
-    add_band(t, c, l, x, y);
+}
+
+static void add_line(kac_text *t, const kac_chart *c, const kac_chart_line *l, kac_axis x, kac_axis y) {
+    open_group(t, l);
     kac_text_add(t, "<path d=\"");
     bool pen = false;
     for (int i = 0; i < l->n; i++) {
@@ -118,6 +121,12 @@ void kac_chart_add(kac_text *t, const kac_chart *c) {
     kac_html_escape(t, c->title);
     kac_text_add(t, "\">");
     add_axes(t, c, x, y);
+    for (int i = 0; i < c->n_lines; i++) { /* all bands lie under all lines */
+        if (c->lines[i].lo == NULL) continue;
+        open_group(t, &c->lines[i]);
+        add_band(t, c, &c->lines[i], x, y);
+        kac_text_add(t, "</g>");
+    }
     for (int i = 0; i < c->n_lines; i++) add_line(t, c, &c->lines[i], x, y);
     kac_text_add(t, "</svg></figure>\n");
 }

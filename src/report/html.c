@@ -67,6 +67,12 @@ void kac_html_number(kac_text *t, double v) {
         kac_text_add(t, "%.4g", v);
 }
 
+void kac_html_path(kac_text *t, const char *path) {
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./";
+    for (; *path != '\0'; path++)
+        kac_text_add(t, strchr(plain, *path) != NULL ? "%c" : "%%%02X", (unsigned char)*path);
+}
+
 void kac_html_bytes(kac_text *t, double n) {
     const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
     int u = 0;

@@ -9,6 +9,8 @@ void kac_html_escape(kac_text *t, const char *s);
 void kac_html_base64(kac_text *t, const void *data, size_t n);
 /* "0.3125", "–" for what is not finite. */
 void kac_html_number(kac_text *t, double v);
+/* A path of a file in the page's folder as an address: what is no letter, digit or one of "-_./" is written as %XX. */
+void kac_html_path(kac_text *t, const char *path);
 /* "1.5 MiB" */
 void kac_html_bytes(kac_text *t, double n);
 /* "12,345,678" */

@@ -4,11 +4,13 @@
 
 #include "bench_report.h"
 #include "bench_stats.h"
+#include "chart.h"
 
 typedef struct kac_bench_page {
     kac_text *t;
     const kac_bench_data *d;
     kac_bench_report_info *info;
+    bool write;                                        /* files beside the page are written too */
     kac_bench_resamples all;                           /* over all prompts */
     kac_bench_curves curves[KAC_BENCH_MAX_QUANTITIES]; /* [d->n_quantities] */
 } kac_bench_page;
@@ -26,7 +28,13 @@ kac_status kac_page_bench_overdone(kac_bench_page *p);
 kac_status kac_page_bench_wins(kac_bench_page *p);
 kac_status kac_page_bench_categories(kac_bench_page *p);
 kac_status kac_page_bench_costs(kac_bench_page *p);
+kac_status kac_page_bench_trees(kac_bench_page *p);
+kac_status kac_page_bench_walls(kac_bench_page *p); /* fills the page up to its size */
 void kac_page_bench_facts(kac_bench_page *p);
+
+/* Hands one quantity against one cost (KAC_BENCH_NFE, _SECONDS, _FLOPS), a line for each method, to `use`. */
+kac_status kac_bench_chart(const kac_bench_page *p, int quantity, int cost,
+                           kac_status (*use)(void *self, const kac_chart *c), void *self);
 
 /* "reward", "mean reward", "judge NAME", "NFE" …; caller frees. NULL: out of memory. */
 char *kac_bench_quantity_name(const kac_bench_data *d, int quantity);

@@ -3,7 +3,7 @@
  *     RUN/run.json       what was asked and what came out; written at the start, replaced (atomically) at the end
  *     RUN/events.jsonl   one JSON object a line, appended as things happen; the last line may be cut by a kill
  *     RUN/NAME.png       final pictures          RUN/previews/NAME.png   x0-hat on the way
- *     RUN/index.html     this page
+ *     RUN/trees/NAME.json  a search's tree (tree_data.h)   RUN/index.html     this page
  *
  * Paths inside both files are relative to the run folder, with '/', without "..". A number that is not finite is null
  * (in log_weights: minus infinity). Every key may be missing: the page shows what there is.
@@ -41,6 +41,9 @@
  *     "step"      kac_step_event: "i_step", "n_steps", "group", "n_groups", "scored", "resampled", "ancestors",
  *                 "eves", "log_weights", "rewards" (null when not scored), "ess", "log_z", and "counts" (as in
  *                 run.json, so far); i_step = n_steps is the final scoring
+ *     "search"    kac_search_event: "group", "n_groups", "nfe", "nfe_budget", "seconds", "seconds_budget", "n_samples", "n_nodes",
+ *                 "best_reward", "log_z", "ess" (null: none)
+ *     "tree"      "group", "file": a tree written: trees/group_00.json
  *     "preview"   "i_step", "group", "particle", "file": an x0-hat written: previews/step_07_particle_03.png; with more
  *                 than one group previews/group_02_step_07_particle_03.png; the particle's number is that before this
  *                 step's resampling

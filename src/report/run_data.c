@@ -249,6 +249,22 @@ static void sort_and_unique(kac_run_data *d) {
     if (d->n_previews > 0) qsort(d->previews, (size_t)d->n_previews, sizeof *d->previews, compare_pictures);
 }
 
+/* Everything from the two files as they were parsed. */
+static kac_status take_all(kac_run_data *d) {
+    const cJSON *images = kac_run_at(d->run.root, "images");
+    const int n_lines = d->events == NULL ? 0 : cJSON_GetArraySize(d->events);
+    const int n_images = cJSON_IsArray(images) ? cJSON_GetArraySize(images) : 0;
+    d->steps = kac_alloc((size_t)(n_lines + 1) * sizeof *d->steps);
+    d->previews = kac_alloc((size_t)(n_lines + 1) * sizeof *d->previews);
+    d->finals = kac_alloc((size_t)(n_lines + n_images + 1) * sizeof *d->finals);
+    if (d->steps == NULL || d->previews == NULL || d->finals == NULL) return KAC_E_MEMORY;
+    KAC_TRY(take_events(d, n_lines));
+    take_images(d, images);
+    sort_and_unique(d);
+    count_groups(d);
+    return KAC_OK;
+}
+
 kac_status kac_run_data_load(kac_run_data *d, const char *folder) {
     *d = (kac_run_data){.folder = kac_strdup(folder)};
     char *run_path = kac_path_join(folder, "run.json"), *events_path = kac_path_join(folder, "events.jsonl");
@@ -263,18 +279,13 @@ kac_status kac_run_data_load(kac_run_data *d, const char *folder) {
     kac_free(run_path);
     kac_free(events_path);
     KAC_TRY(s);
-    const cJSON *images = kac_run_at(d->run.root, "images");
-    const int n_lines = d->events == NULL ? 0 : cJSON_GetArraySize(d->events);
-    const int n_images = cJSON_IsArray(images) ? cJSON_GetArraySize(images) : 0;
-    d->steps = kac_alloc((size_t)(n_lines + 1) * sizeof *d->steps);
-    d->previews = kac_alloc((size_t)(n_lines + 1) * sizeof *d->previews);
-    d->finals = kac_alloc((size_t)(n_lines + n_images + 1) * sizeof *d->finals);
-    if (d->steps == NULL || d->previews == NULL || d->finals == NULL) return KAC_E_MEMORY;
-    KAC_TRY(take_events(d, n_lines));
-    take_images(d, images);
-    sort_and_unique(d);
-    count_groups(d);
-    return KAC_OK;
+    return take_all(d);
+}
+
+kac_status kac_run_data_load_events(kac_run_data *d, const char *path) {
+    *d = (kac_run_data){0};
+    KAC_TRY(kac_run_lines(&d->events, &d->n_bad_lines, path));
+    return take_all(d);
 }
 
 void kac_run_data_free(kac_run_data *d) {

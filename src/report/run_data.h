@@ -40,6 +40,8 @@ typedef struct kac_run_data {
 
 /* KAC_E_IO when the folder holds neither file, KAC_E_MEMORY. The caller ends with kac_run_data_free, also on failure. */
 kac_status kac_run_data_load(kac_run_data *d, const char *folder);
+/* Only a file of events, as of one run. KAC_E_IO, KAC_E_MEMORY; ends with kac_run_data_free, too. */
+kac_status kac_run_data_load_events(kac_run_data *d, const char *path);
 void kac_run_data_free(kac_run_data *d);
 
 /* Getters for what may be missing: the value of a key of `object` (NULL allowed), or the default. */

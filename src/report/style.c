@@ -75,4 +75,13 @@ const char kac_html_style[] =
     "h2{display:inline}summary{margin-bottom:12px}\n"
     ".grids{display:grid;gap:14px;grid-template-columns:repeat(auto-fit,minmax(min(420px,100%),1fr))}.grids "
     "img{display:block;width:100%;height:auto;border-radius:6px}summary h3{display:inline}.pairs th.n{text-align:right;padding-right:0}li.given{color:var(--ink)}\n"
+    ":root{--t0:#d5dfda;--t1:#bdd0c8;--t2:#a4c1b6;--t3:#8bb1a3;--t4:#72a190;--t5:#5a917e;--t6:#42806b;--t7:#2b6b57;"
+    "--t8:#155443}\n"
+    "@media(prefers-color-scheme:dark){:root{--t0:#343a37;--t1:#3f4c46;--t2:#4a5f56;--t3:#557366;--t4:#608777;"
+    "--t5:#6b9c88;--t6:#76b199;--t7:#81c7ab;--t8:#92e3c3}}\n"
+    ".search path{fill:none;stroke:var(--rule)}.search path.way{stroke:var(--e1)}.search circle{stroke:var(--bg);stroke-"
+    "width:.7}"
+    ".search circle.chosen{stroke:var(--e1);stroke-width:2.4}"
+    ".search .t0,.shades .t0{fill:var(--t0)}.search .t1,.shades .t1{fill:var(--t1)}.search .t2,.shades .t2{fill:var(--t2)}.search .t3,.shades .t3{fill:var(--t3)}.search .t4,.shades .t4{fill:var(--t4)}.search .t5,.shades .t5{fill:var(--t5)}.search .t6,.shades .t6{fill:var(--t6)}.search .t7,.shades .t7{fill:var(--t7)}.search .t8,.shades .t8{fill:var(--t8)}.search .tn{fill:var(--soft)}\n"
+    ".shades{display:inline-flex;vertical-align:middle;margin:0 6px}.shades svg{width:108px;height:12px;min-width:0}\n"
     "a{color:var(--accent)}@media print{body{background:#fff}.card{break-inside:avoid}}\n";
