@@ -17,4 +17,12 @@ kac_status kac_candidates_read(int *n_candidates, const kac_swarm *s, const kac_
  * reward (the first of equals). scratch: n doubles. */
 int kac_candidates_choose(const kac_swarm *s, int i_step, int first, int n, const double *log_w, double *scratch);
 
+/* For methods whose states lie in places of the process: refuses a process without search and a missing reward; `who` needs them. */
+kac_status kac_candidates_check(const char *who, const kac_process *process, const kac_reward *reward);
+
+/* slots[j] becomes the next state after the one at places[j], which was predicted at i_step, by the noise of keys[j]; it is predicted and scored
+ * (swarm.rewards). Each slot at most once. */
+kac_status kac_candidates_draw(kac_swarm *s, int i_step, const int64_t *places, const uint64_t *keys, const int *slots,
+                               int n);
+
 #endif

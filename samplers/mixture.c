@@ -132,7 +132,7 @@ static void add_shift(kac_mixture *m, int from, int to, const double *x, const f
 static kac_status mixture_step(kac_process *p, int i_step, const int *from, const int *to, int n) {
     kac_mixture *m = p->self;
     bool parted = false; /* copies of a state need not stay copies */
-    KAC_ASSERT(m->kernel_step == i_step);
+    KAC_TRY(prepare(m, i_step));
     for (int i = 0; i < n; i++) parted |= m->shifted[from[i]];
     for (int i = 0; i < n; i++) {
         const uint64_t particle = m->key[to[i]];

@@ -25,13 +25,6 @@ static kac_status allocate(kac_swarm *s) {
     KAC_TRY(take_doubles(&s->sums, s->n_per_group));
     s->resampled = kac_alloc((size_t)s->n_groups * sizeof(bool));
     if (s->resampled == NULL) return KAC_E_MEMORY;
-    const kac_process *p = s->process;
-    if (s->events != NULL && (s->events->on_checkpoint != NULL || s->events->on_restore != NULL) &&
-        p->state_bytes != NULL) {
-        s->state_bytes = (size_t)p->state_bytes(s->process);
-        s->state = kac_alloc(s->state_bytes);
-        if (s->state == NULL) return KAC_E_MEMORY;
-    }
     return KAC_OK;
 }
 
@@ -61,15 +54,17 @@ void kac_swarm_free(kac_swarm *s) {
 }
 
 /* Everything that a run needs to go on, in the order of the blobs' names. */
-static int collect_blobs(kac_swarm *s, kac_blob blobs[6]) {
+static int collect_blobs(kac_swarm *s, kac_blob blobs[7]) {
     const size_t per_slot = (size_t)s->n * sizeof(double);
     blobs[0] = (kac_blob){"log_weights", s->log_w, per_slot};
     blobs[1] = (kac_blob){"log_products", s->log_product, per_slot};
     blobs[2] = (kac_blob){"memory", s->memory, per_slot};
     blobs[3] = (kac_blob){"log_z", s->log_z, (size_t)s->n_groups * sizeof(double)};
     blobs[4] = (kac_blob){"eves", s->eves, (size_t)s->n * sizeof(int)};
-    blobs[5] = (kac_blob){"process", s->state, s->state_bytes};
-    return 6;
+    int n = 5;
+    if (s->own.data != NULL) blobs[n++] = s->own;
+    blobs[n++] = (kac_blob){"process", s->state, s->state_bytes};
+    return n;
 }
 
 static kac_status check_restored(const kac_swarm *s, int i_step) {
@@ -83,16 +78,19 @@ static kac_status check_restored(const kac_swarm *s, int i_step) {
 
 kac_status kac_swarm_start(kac_swarm *s, int *i_step) {
     *i_step = 0;
-    if (s->state != NULL && s->events->on_restore != NULL) {
-        kac_blob blobs[6];
+    if (s->process->state_bytes != NULL && s->events != NULL && s->events->on_restore != NULL) {
+        kac_blob blobs[7];
         const int n = collect_blobs(s, blobs);
         KAC_TRY(s->events->on_restore(s->events, i_step, blobs, n));
+        s->state = blobs[n - 1].data;
+        s->state_bytes = blobs[n - 1].n_bytes;
     }
     if (*i_step <= 0) {
         *i_step = 0;
         return s->process->start(s->process, s->slots, s->n);
     }
     KAC_TRY(check_restored(s, *i_step));
+    if (s->state == NULL) return KAC_FAIL(KAC_E_FORMAT, "the checkpoint lacks the process's state");
     return s->process->state_load(s->process, s->state, s->state_bytes);
 }
 
@@ -119,12 +117,25 @@ static int distinct_slots(kac_swarm *s) {
     return n;
 }
 
+static kac_status check_reward(const kac_swarm *s, int i_step, int slot) {
+    if (isfinite(s->rewards[slot])) return KAC_OK;
+    return KAC_FAIL(KAC_E_NONFINITE, "the reward %s of particle %d of group %d is %g at step %d of %d",
+                    s->reward->name != NULL ? s->reward->name : "", slot % s->n_per_group, slot / s->n_per_group,
+                    s->rewards[slot], i_step, s->process->n_steps);
+}
+
 kac_status kac_swarm_check_rewards(const kac_swarm *s, int i_step) {
-    for (int i = 0; i < s->n; i++)
-        if (!isfinite(s->rewards[i]))
-            return KAC_FAIL(KAC_E_NONFINITE, "the reward %s of particle %d of group %d is %g at step %d of %d",
-                            s->reward->name != NULL ? s->reward->name : "", i % s->n_per_group, i / s->n_per_group,
-                            s->rewards[i], i_step, s->process->n_steps);
+    for (int i = 0; i < s->n; i++) KAC_TRY(check_reward(s, i_step, i));
+    return KAC_OK;
+}
+
+kac_status kac_swarm_score_some(kac_swarm *s, int i_step, kac_stage stage, const int *slots, int n) {
+    kac_reward *r = s->reward;
+    KAC_TRY(r->score(r, s->process, slots, n, stage, s->weights_before));
+    for (int i = 0; i < n; i++) {
+        s->rewards[slots[i]] = s->weights_before[i];
+        KAC_TRY(check_reward(s, i_step, slots[i]));
+    }
     return KAC_OK;
 }
 
@@ -237,12 +248,30 @@ kac_status kac_swarm_report(kac_swarm *s, int i_step, bool scored) {
     return KAC_OK;
 }
 
+/* Grows with what the process has put by. */
+static kac_status reserve_state(kac_swarm *s) {
+    const size_t n_bytes = (size_t)s->process->state_bytes(s->process);
+    if (s->state != NULL && n_bytes == s->state_bytes) return KAC_OK;
+    kac_free(s->state);
+    s->state = kac_alloc(n_bytes);
+    s->state_bytes = n_bytes;
+    return s->state == NULL ? KAC_E_MEMORY : KAC_OK;
+}
+
 static kac_status checkpoint(kac_swarm *s, int i_step) {
-    if (s->state == NULL || s->events->on_checkpoint == NULL) return KAC_OK;
-    kac_blob blobs[6];
+    if (s->events == NULL || s->events->on_checkpoint == NULL || s->process->state_bytes == NULL) return KAC_OK;
+    kac_blob blobs[7];
+    KAC_TRY(reserve_state(s));
     KAC_TRY(s->process->state_save(s->process, s->state));
     const int n = collect_blobs(s, blobs);
     return s->events->on_checkpoint(s->events, i_step, blobs, n);
+}
+
+kac_status kac_swarm_end_step(kac_swarm *s, int i_step) {
+    KAC_TRY(checkpoint(s, i_step));
+    if (s->events != NULL && s->events->cancelled != NULL && s->events->cancelled(s->events))
+        return KAC_FAIL(KAC_E_CANCELLED, "stopped after step %d of %d", i_step + 1, s->process->n_steps);
+    return KAC_OK;
 }
 
 kac_status kac_swarm_step(kac_swarm *s, int i_step) {
@@ -252,10 +281,7 @@ kac_status kac_swarm_step(kac_swarm *s, int i_step) {
         KAC_TRY(p->log_ratio(p, s->slots, s->n, s->weights_before));
         for (int i = 0; i < s->n; i++) s->log_w[i] += s->weights_before[i];
     }
-    KAC_TRY(checkpoint(s, i_step));
-    if (s->events != NULL && s->events->cancelled != NULL && s->events->cancelled(s->events))
-        return KAC_FAIL(KAC_E_CANCELLED, "stopped after step %d of %d", i_step + 1, p->n_steps);
-    return KAC_OK;
+    return kac_swarm_end_step(s, i_step);
 }
 
 kac_status kac_swarm_run_plain(kac_swarm *s) {

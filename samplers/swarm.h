@@ -43,7 +43,8 @@ typedef struct kac_swarm {
     /* scratch */
     int *slots, *from, *to, *counts;
     double *shares, *sums;
-    void *state; /* the process's, for checkpoints */
+    kac_blob own; /* what else the method saves; data NULL: nothing */
+    void *state;  /* the process's, for checkpoints */
     size_t state_bytes;
 } kac_swarm;
 
@@ -55,6 +56,8 @@ kac_status kac_swarm_start(kac_swarm *s, int *i_step);
 kac_status kac_swarm_predict(kac_swarm *s, int i_step);
 /* Fills rewards; copies in a deterministic chain are scored once. KAC_E_NONFINITE, for infinities too, names the particle, its group and the step. */
 kac_status kac_swarm_score(kac_swarm *s, int i_step, kac_stage stage);
+/* Of these slots alone; the others' rewards stay. */
+kac_status kac_swarm_score_some(kac_swarm *s, int i_step, kac_stage stage, const int *slots, int n);
 /* The same check of rewards that came otherwise. */
 kac_status kac_swarm_check_rewards(const kac_swarm *s, int i_step);
 /* Where ESS < threshold · k (threshold 1: wherever weights differ) draws ancestors, moves the particles, adds to log_z
@@ -67,6 +70,8 @@ kac_status kac_swarm_move(kac_swarm *s);
 kac_status kac_swarm_report(kac_swarm *s, int i_step, bool scored);
 /* x' ~ p(· | x) for all, weights of a proposal (unless weightless), checkpoint, cancellation. */
 kac_status kac_swarm_step(kac_swarm *s, int i_step);
+/* Checkpoint and cancellation alone, for methods that step otherwise. */
+kac_status kac_swarm_end_step(kac_swarm *s, int i_step);
 /* All of it without steering, from start or restore to x_0. */
 kac_status kac_swarm_run_plain(kac_swarm *s);
 /* Hands the weighted particles over. */
