@@ -26,11 +26,11 @@ static kac_status draw_view(kac_text *t, const kac_bench_page *p, const kac_benc
     kac_status s = path == NULL ? KAC_E_MEMORY : KAC_OK;
     *drawn = false;
     if (s == KAC_OK && kac_file_exists(path) && cell->tree != NULL) {
-        kac_tree tree;
-        s = kac_tree_load(&tree, path);
-        if (s == KAC_OK) s = kac_tree_draw(t, &tree);
+        kac_tree_file tree;
+        s = kac_tree_file_load(&tree, path);
+        if (s == KAC_OK) s = kac_tree_file_draw(t, &tree);
         *drawn = s == KAC_OK;
-        kac_tree_free(&tree);
+        kac_tree_file_free(&tree);
     } else if (s == KAC_OK && kac_file_exists(path)) {
         kac_run_data events;
         kac_lineage l = {0};

@@ -29,7 +29,7 @@ static void reals(double *out, const cJSON *list, int n) {
     }
 }
 
-static kac_status take(kac_tree *t, const kac_json *j) {
+static kac_status take(kac_tree_file *t, const kac_json *j) {
     const cJSON *parents = kac_run_at(j->root, "parent"), *v;
     const int n = cJSON_IsArray(parents) ? cJSON_GetArraySize(parents) : 0;
     if (n < 1 || n > MAX_NODES)
@@ -63,17 +63,17 @@ static kac_status take(kac_tree *t, const kac_json *j) {
     return KAC_OK;
 }
 
-kac_status kac_tree_load(kac_tree *t, const char *path) {
+kac_status kac_tree_file_load(kac_tree_file *t, const char *path) {
     kac_json j;
-    *t = (kac_tree){0};
+    *t = (kac_tree_file){0};
     KAC_TRY(kac_json_load(&j, path));
     const kac_status s = take(t, &j);
     kac_json_free(&j);
     return s;
 }
 
-void kac_tree_free(kac_tree *t) {
+void kac_tree_file_free(kac_tree_file *t) {
     kac_free(t->parent), kac_free(t->i_step), kac_free(t->visits), kac_free(t->n_children), kac_free(t->n_chosen);
     kac_free(t->value), kac_free(t->log_prob);
-    *t = (kac_tree){0};
+    *t = (kac_tree_file){0};
 }

@@ -16,7 +16,7 @@ typedef struct place {
 } place;
 
 typedef struct view {
-    const kac_tree *t;
+    const kac_tree_file *t;
     bool *shown, *way;        /* [n]; way: on the way to a result */
     place *order;             /* [n] */
     double *x, *width, *next; /* [n]: middle, room, left end of the next child's room, in leaves */
@@ -38,7 +38,7 @@ static void free_view(view *v) {
     kac_free(v->shown), kac_free(v->way), kac_free(v->order), kac_free(v->x), kac_free(v->width), kac_free(v->next);
 }
 
-static kac_status init_view(view *v, const kac_tree *t) {
+static kac_status init_view(view *v, const kac_tree_file *t) {
     const size_t n = (size_t)t->n;
     *v = (view){.t = t, .lo = INFINITY, .hi = -INFINITY, .max_visits = 1};
     v->shown = kac_alloc(n * sizeof *v->shown), v->way = kac_alloc(n * sizeof *v->way);
@@ -61,7 +61,7 @@ static void show(view *v, int node) {
 
 /* Levels in their order, and what is drawn of each: the first of its nodes, all ways to results, and the ways to those. */
 static void choose(view *v) {
-    const kac_tree *t = v->t;
+    const kac_tree_file *t = v->t;
     int n_levels = 0;
     for (int i = 0; i < t->n; i++) n_levels += i == 0 || v->order[i].i_step != v->order[i - 1].i_step;
     const int most = n_levels <= 8 ? 40 : n_levels <= 24 ? 20 : 10;
@@ -89,7 +89,7 @@ static void choose(view *v) {
 /* Room of every shown node is that of its shown children, at least one leaf; children stand in their order. A parent comes before its
  * children, so one pass back sums and one pass forth places. */
 static void place_nodes(view *v) {
-    const kac_tree *t = v->t;
+    const kac_tree_file *t = v->t;
     double all = 0;
     for (int i = t->n - 1; i >= 0; i--) {
         if (!v->shown[i]) continue;
@@ -133,7 +133,7 @@ static void add_edge(kac_text *text, const view *v, int node, int i_level, int p
 }
 
 static void add_node(kac_text *text, const view *v, int node, int i_level) {
-    const kac_tree *t = v->t;
+    const kac_tree_file *t = v->t;
     int shade = -1;
     if (isfinite(t->value[node]) && t->parent[node] >= 0)
         shade = v->hi > v->lo ? (int)((t->value[node] - v->lo) / (v->hi - v->lo) * (SHADES - 1) + 0.5) : SHADES / 2;
@@ -232,7 +232,7 @@ static void draw(kac_text *text, const view *v) {
     kac_text_add(text, "</svg></div></figure>\n");
 }
 
-kac_status kac_tree_draw(kac_text *text, const kac_tree *t) {
+kac_status kac_tree_file_draw(kac_text *text, const kac_tree_file *t) {
     view v;
     kac_status s = init_view(&v, t);
     if (s == KAC_OK) {
