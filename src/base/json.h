@@ -5,6 +5,7 @@
 
 #include "base.h"
 #include <cjson/cJSON.h>
+#include <kac/options.h>
 
 typedef struct kac_json {
     cJSON *root;
@@ -27,5 +28,9 @@ kac_status kac_json_text(const kac_json *j, const cJSON *obj, const char *key, c
 kac_status kac_json_ints(const kac_json *j, const cJSON *obj, const char *key, int64_t *out, int n_max, int *n);
 kac_status kac_json_reals(const kac_json *j, const cJSON *obj, const char *key, double *out, int n_max, int *n);
 kac_status kac_json_texts(const kac_json *j, const cJSON *obj, const char *key, const char **out, int n_max, int *n);
+
+/* Sets options from an object whose keys are option names, except those that were given already. With `only` (a list of names) no others.
+ * KAC_E_USAGE beginning with the file's name. */
+kac_status kac_options_from_json(kac_options *o, const kac_json *j, const cJSON *object, const cJSON *only);
 
 #endif

@@ -54,7 +54,7 @@ typedef struct kac_cli_command {
 } kac_cli_command;
 
 extern const kac_cli_command kac_cli_generate, kac_cli_score, kac_cli_report, kac_cli_info, kac_cli_convert,
-    kac_cli_run, kac_cli_tune, kac_cli_completion;
+    kac_cli_run, kac_cli_tune, kac_cli_bench, kac_cli_completion;
 
 /* Ends with NULL; those after the first NULL are not listed by --help. */
 const kac_cli_command *const *kac_cli_commands(void);
@@ -67,10 +67,6 @@ const kac_option_spec *kac_cli_common_options(const kac_cli_command *command);
  * else is then checked. The caller ends with kac_cli_free, also on failure. */
 kac_status kac_cli_parse(kac_cli *cli, const kac_cli_command *command, int argc, char **argv, bool *help);
 void kac_cli_free(kac_cli *cli);
-
-/* Sets options from a JSON object whose keys are option names, except those that were given already. With `only` (a list of names) no
- * others. */
-kac_status kac_cli_config(kac_options *o, const kac_json *j, const cJSON *object, const cJSON *only);
 
 /* --help, to stdout. With the name of a method only its options are shown. */
 void kac_cli_help(const kac_cli_command *command, const char *method);

@@ -2,7 +2,7 @@
 #include <string.h>
 
 static const kac_cli_command *const commands[] = {
-    &kac_cli_generate, &kac_cli_tune, &kac_cli_score, &kac_cli_report,     &kac_cli_info,
+    &kac_cli_generate, &kac_cli_tune, &kac_cli_bench, &kac_cli_score, &kac_cli_report,     &kac_cli_info,
     &kac_cli_convert,  &kac_cli_run,  NULL,           &kac_cli_completion, NULL,
 };
 

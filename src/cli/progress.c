@@ -27,6 +27,8 @@ struct kac_cli_progress {
     double reward;
     int64_t nfe, nfe_budget; /* of a search: of its groups together */
     bool search, drawn;
+    kac_bench_progress bench; /* n_cells 0: none */
+    char label[64];
 };
 
 static volatile sig_atomic_t stop_asked;
@@ -81,10 +83,35 @@ static void compose_search(const kac_cli_progress *p, char *line, size_t n) {
     if (isfinite(p->best)) snprintf(line + used, n - used, "  best %.4g", p->best);
 }
 
+/* Cells of a bench; what is left by the work that this process has seen done. */
+static void compose_bench(const kac_cli_progress *p, char *line, size_t n) {
+    char bar[3 * BAR + 1], left[32] = "";
+    const kac_bench_progress *b = &p->bench;
+    const double spent = (p->last_step_ms - p->first_step_ms) / 1000;
+    fill_bar(bar, (double)b->n_done / (double)b->n_cells);
+    size_t used = (size_t)snprintf(line, n, "%s %lld/%lld", bar, (long long)b->n_done, (long long)b->n_cells);
+    if (b->share > 0 && b->share < 1) {
+        add_time(left, sizeof left,
+                 KAC_MAX(0, spent * (1 - b->share) / b->share - (kac_now_ms() - p->last_step_ms) / 1000));
+        used += (size_t)snprintf(line + used, n - used, "  %s left", left);
+    }
+    if (p->label[0] != '\0')
+        used += (size_t)snprintf(line + used, n - used, "  %s, %g %s, seed %lld", p->label, b->budget, b->unit,
+                                 (long long)b->seed);
+    if (b->n_failed > 0) snprintf(line + used, n - used, "  %lld failed", (long long)b->n_failed);
+}
+
 /* The line as it should stand now; "" for nothing. */
 static void compose(const kac_cli_progress *p, char *line, size_t n) {
     const double now = kac_now_ms();
     line[0] = '\0';
+    if (p->bench.n_cells > 0) {
+        if (stop_asked)
+            snprintf(line, n, "stopping; the pass in hand is not kept (Ctrl-C again: at once)");
+        else
+            compose_bench(p, line, n);
+        return;
+    }
     if (stop_asked && p->n_steps > 0) {
         if (p->search)
             snprintf(line, n, "ending the search with what it has found (Ctrl-C again: at once)");
@@ -210,6 +237,19 @@ static void search(void *self, const kac_search_event *e, double best) {
     pthread_mutex_unlock(&p->lock);
 }
 
+static void bench_progress(void *self, const kac_bench_progress *b) {
+    kac_cli_progress *p = self;
+    const double now = kac_now_ms();
+    pthread_mutex_lock(&p->lock);
+    if (p->bench.n_cells == 0) p->first_step_ms = now;
+    p->bench = *b;
+    snprintf(p->label, sizeof p->label, "%s", b->label == NULL ? "" : b->label);
+    p->bench.label = NULL; /* lent for the call */
+    p->last_step_ms = now;
+    if (p->shown) draw(p);
+    pthread_mutex_unlock(&p->lock);
+}
+
 static void round_done(void *self, const kac_tune_report *r, int64_t n_rounds, double share) {
     kac_cli_progress *p = self;
     const double now = kac_now_ms();
@@ -270,4 +310,8 @@ kac_generate_hooks kac_cli_progress_hooks(kac_cli_progress *p) {
 
 kac_tune_hooks kac_cli_progress_tune_hooks(kac_cli_progress *p) {
     return (kac_tune_hooks){.self = p, .say = say, .phase = phase, .round = round_done, .cancelled = cancelled};
+}
+
+kac_bench_hooks kac_cli_progress_bench_hooks(kac_cli_progress *p) {
+    return (kac_bench_hooks){.self = p, .say = say, .phase = phase, .progress = bench_progress, .cancelled = cancelled};
 }

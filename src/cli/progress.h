@@ -2,6 +2,7 @@
 #ifndef KAC_CLI_PROGRESS_H
 #define KAC_CLI_PROGRESS_H
 
+#include "run/bench.h"
 #include "run/generate.h"
 #include "run/tune.h"
 
@@ -15,5 +16,6 @@ void kac_cli_progress_close(kac_cli_progress *p);
 
 kac_generate_hooks kac_cli_progress_hooks(kac_cli_progress *p);
 kac_tune_hooks kac_cli_progress_tune_hooks(kac_cli_progress *p);
+kac_bench_hooks kac_cli_progress_bench_hooks(kac_cli_progress *p);
 
 #endif

@@ -66,14 +66,7 @@ static kac_status fill_options(kac_latent_run *r, const kac_latent_setup *s, int
     return kac_start_image_open(&r->start, &r->o, o);
 }
 
-static kac_status open_rewards(kac_latent_run *r, const kac_latent_setup *s) {
-    KAC_TRY(kac_reward_set_open(&r->rewards, &r->ctx, s->rewards, s->n_rewards, s->options));
-    kac_latent_options o = r->o;
-    o.prompts = s->plain;
-    return r->rewards.n == 0 ? KAC_OK : kac_latent_reward_open(&r->reward, r->latent, &r->rewards, &o);
-}
-
-static kac_status open_all(kac_latent_run *r, const kac_latent_setup *s, int batch) {
+static kac_status load(kac_latent_run *r, const kac_latent_setup *s) {
     KAC_TRY(kac_adapters_open(&r->lora, &r->embeddings, s->options));
     const kac_pipeline_options po = {.checkpoint = {.variant = kac_options_text(s->options, "variant"),
                                                     .prediction = kac_options_text(s->options, "prediction")},
@@ -83,30 +76,61 @@ static kac_status open_all(kac_latent_run *r, const kac_latent_setup *s, int bat
                                      .lora = r->lora,
                                      .embeddings = r->embeddings.n > 0 ? &r->embeddings : NULL};
     KAC_TRY(kac_pipeline_open(&r->pipeline, &r->ctx, s->model_dir, &po));
+    KAC_TRY(kac_reward_set_open(&r->rewards, &r->ctx, s->rewards, s->n_rewards, s->options));
+    KAC_TRY(kac_reward_set_open(&r->judges, &r->ctx, s->judges, s->n_judges, s->options));
+    r->run_mark = kac_arena_mark(&r->ctx.run);
+    return KAC_OK;
+}
+
+kac_status kac_latent_run_load(kac_latent_run *r, const kac_latent_setup *s, const struct kac_ops *ops,
+                               const kac_ctx_sizes *sizes) {
+    *r = (kac_latent_run){0};
+    const kac_dtype dtype = strcmp(kac_options_text(s->options, "dtype"), "bf16") == 0 ? KAC_BF16 : KAC_F32;
+    KAC_TRY(kac_ctx_open(&r->ctx, ops, dtype, (int)kac_options_int(s->options, "threads"), sizes));
+    const kac_status status = load(r, s);
+    if (status != KAC_OK) kac_latent_run_close(r);
+    return status;
+}
+
+static kac_status begin(kac_latent_run *r, const kac_latent_setup *s, int batch) {
     KAC_TRY(open_solver(r, s->options));
     if (s->density_for != NULL) KAC_TRY(kac_solver_need_density(&r->solver, s->density_for));
     KAC_TRY(fill_options(r, s, batch));
     KAC_TRY(kac_latent_open(&r->latent, &r->ctx, &r->pipeline, &r->solver, &r->o));
     KAC_TRY(kac_adapters_check(r->lora, s->options)); /* the text encoders were loaded just now */
-    return open_rewards(r, s);
+    kac_latent_options o = r->o;
+    o.prompts = s->plain;
+    if (r->rewards.n > 0) KAC_TRY(kac_latent_reward_open(&r->reward, r->latent, &r->rewards, &o));
+    return kac_reward_set_prepare(&r->judges, s->plain, s->n_prompts);
+}
+
+kac_status kac_latent_run_begin(kac_latent_run *r, const kac_latent_setup *s, int batch) {
+    const kac_status status = begin(r, s, batch);
+    if (status != KAC_OK) kac_latent_run_end(r);
+    return status;
+}
+
+void kac_latent_run_end(kac_latent_run *r) {
+    kac_latent_reward_close(r->reward);
+    kac_latent_close(r->latent);
+    kac_start_image_close(&r->start);
+    kac_solver_free(&r->solver);
+    r->reward = NULL, r->latent = NULL;
+    if (r->ctx.ops != NULL) kac_arena_release(&r->ctx.run, r->run_mark);
 }
 
 kac_status kac_latent_run_open(kac_latent_run *r, const kac_latent_setup *s, const struct kac_ops *ops,
                                const kac_ctx_sizes *sizes, int batch) {
-    *r = (kac_latent_run){0};
-    const kac_dtype dtype = strcmp(kac_options_text(s->options, "dtype"), "bf16") == 0 ? KAC_BF16 : KAC_F32;
-    KAC_TRY(kac_ctx_open(&r->ctx, ops, dtype, (int)kac_options_int(s->options, "threads"), sizes));
-    const kac_status status = open_all(r, s, batch);
+    KAC_TRY(kac_latent_run_load(r, s, ops, sizes));
+    const kac_status status = kac_latent_run_begin(r, s, batch);
     if (status != KAC_OK) kac_latent_run_close(r);
     return status;
 }
 
 void kac_latent_run_close(kac_latent_run *r) {
-    kac_latent_reward_close(r->reward);
+    kac_latent_run_end(r);
+    kac_reward_set_close(&r->judges);
     kac_reward_set_close(&r->rewards);
-    kac_latent_close(r->latent);
-    kac_start_image_close(&r->start);
-    kac_solver_free(&r->solver);
     kac_pipeline_close(&r->pipeline);
     kac_lora_set_close(r->lora);
     kac_inversion_set_close(&r->embeddings);
@@ -137,6 +161,18 @@ static kac_status rehearse_gradient(kac_latent_run *r, const int *slots, int n, 
     return s;
 }
 
+static kac_status rehearse_judges(kac_latent_run *r, const uint8_t *const *rgb, int n) {
+    kac_picture *pictures = kac_alloc((size_t)n * sizeof *pictures);
+    double *values = kac_alloc((size_t)n * sizeof *values);
+    kac_status s = pictures == NULL || values == NULL ? KAC_E_MEMORY : KAC_OK;
+    for (int i = 0; i < n && s == KAC_OK; i++)
+        pictures[i] = (kac_picture){.rgb = rgb[i], .width = (int)r->o.width, .height = (int)r->o.height};
+    for (int k = 0; k < r->judges.n && s == KAC_OK; k++)
+        s = kac_image_reward_score(r->judges.parts[k], pictures, n, values);
+    kac_free(pictures), kac_free(values);
+    return s;
+}
+
 /* One of everything that a run does, at its largest. */
 static kac_status rehearse(kac_latent_run *r, kac_latent_plan *plan) {
     kac_process *p = kac_latent_process(r->latent);
@@ -164,6 +200,7 @@ static kac_status rehearse(kac_latent_run *r, kac_latent_plan *plan) {
                                                    scores);
         plan->reward_flops = flops_since(r, &mark);
     }
+    if (s == KAC_OK) s = rehearse_judges(r, rgb, n);
     if (s == KAC_OK && r->reward != NULL && r->o.guided) {
         s = rehearse_gradient(r, slots, n, scores);
         plan->gradient_flops = flops_since(r, &mark);

@@ -18,6 +18,8 @@ typedef struct kac_latent_run {
     kac_latent *latent;
     kac_reward_set rewards;
     kac_latent_reward *reward; /* NULL without rewards */
+    kac_reward_set judges;     /* the run never sees them; the caller scores final pictures with them */
+    size_t run_mark;           /* of ctx.run once loaded */
 } kac_latent_run;
 
 typedef struct kac_latent_setup {
@@ -30,6 +32,8 @@ typedef struct kac_latent_setup {
     int n_prompts;
     const char *const *rewards; /* reward_spec.h */
     int n_rewards;
+    const char *const *judges; /* the same, opened beside the rewards and prepared for the prompts */
+    int n_judges;
     const char *density_for; /* what needs a solver with a transition density, for the message; NULL: nothing does */
     bool guided; /* the method will follow gradients: room for them is planned, and rewards without one are refused */
     int64_t nfe; /* as many particles as this many evaluations of states pay for; 0: as --particles says */
@@ -59,5 +63,13 @@ kac_status kac_latent_plan_run(kac_latent_plan *plan, const kac_latent_setup *s,
 kac_status kac_latent_run_open(kac_latent_run *r, const kac_latent_setup *s, const struct kac_ops *ops,
                                const kac_ctx_sizes *sizes, int batch);
 void kac_latent_run_close(kac_latent_run *r);
+
+/* The two halves of it, for many runs over one model: load keeps model, adapters, rewards and judges; begin opens the rest for the setup's
+ * prompts, particles, solver and seed (of the rest of its options load has read those that it needs); end closes that again. A failed
+ * begin needs no end. */
+kac_status kac_latent_run_load(kac_latent_run *r, const kac_latent_setup *s, const struct kac_ops *ops,
+                               const kac_ctx_sizes *sizes);
+kac_status kac_latent_run_begin(kac_latent_run *r, const kac_latent_setup *s, int batch);
+void kac_latent_run_end(kac_latent_run *r);
 
 #endif

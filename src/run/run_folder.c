@@ -147,12 +147,9 @@ static void add_reals(cJSON *object, const char *key, const double *v, int n) {
     for (int i = 0; i < n; i++) cJSON_AddItemToArray(list, kac_json_number(v[i]));
 }
 
-kac_status kac_run_folder_step(kac_run_folder *f, const kac_step_event *e, cJSON *counts) {
+cJSON *kac_run_step_json(const kac_step_event *e) {
     cJSON *line = cJSON_CreateObject();
-    if (line == NULL) {
-        cJSON_Delete(counts);
-        return KAC_FAIL(KAC_E_MEMORY, "out of memory while writing events.jsonl");
-    }
+    if (line == NULL) return NULL;
     cJSON_AddNumberToObject(line, "i_step", e->i_step);
     cJSON_AddNumberToObject(line, "n_steps", e->n_steps);
     cJSON_AddNumberToObject(line, "group", e->group);
@@ -165,6 +162,15 @@ kac_status kac_run_folder_step(kac_run_folder *f, const kac_step_event *e, cJSON
     add_reals(line, "rewards", e->scored ? e->rewards : NULL, e->n_particles);
     cJSON_AddItemToObject(line, "ess", kac_json_number(e->ess));
     cJSON_AddItemToObject(line, "log_z", kac_json_number(e->log_z));
+    return line;
+}
+
+kac_status kac_run_folder_step(kac_run_folder *f, const kac_step_event *e, cJSON *counts) {
+    cJSON *line = kac_run_step_json(e);
+    if (line == NULL) {
+        cJSON_Delete(counts);
+        return KAC_FAIL(KAC_E_MEMORY, "out of memory while writing events.jsonl");
+    }
     cJSON_AddItemToObject(line, "counts", counts);
     return kac_run_folder_event(f, "step", line);
 }

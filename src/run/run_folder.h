@@ -32,6 +32,8 @@ kac_status kac_run_folder_write(kac_run_folder *f, const char *state, const char
 /* Appends one event line; takes `event` over. */
 kac_status kac_run_folder_event(kac_run_folder *f, const char *name, cJSON *event);
 kac_status kac_run_folder_step(kac_run_folder *f, const kac_step_event *e, cJSON *counts);
+/* The same event as an object; NULL when out of memory. */
+cJSON *kac_run_step_json(const kac_step_event *e);
 
 /* Bytes of the event file now; and back to so many, when what came later is done again. */
 int64_t kac_run_folder_log_bytes(const kac_run_folder *f);

@@ -3,7 +3,7 @@ _kac() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words=
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        words="generate tune score report info convert run help --help --version"
+        words="generate tune bench score report info convert run help --help --version"
         COMPREPLY=($(compgen -W "$words" -- "$cur"))
         return
     fi
@@ -62,6 +62,7 @@ _kac() {
     "tune --loss") words="reward distance hinge" ;;
     "tune --loss") words="reward distance hinge" ;;
     "tune --loss") words="reward distance hinge" ;;
+    "bench --keep") words="best all none" ;;
     "score --dtype") words="f32 bf16" ;;
     "score --backend") words="cpu ref onednn" ;;
     "convert --dtype") words="keep f32 f16 bf16" ;;
@@ -74,6 +75,7 @@ _kac() {
         case ${COMP_WORDS[1]} in
         generate) words=" --prompt --prompts-file --negative-prompt --prompt-weighting --long-prompt --clip-skip --model --variant --prediction --output --width --height --init-img --strength --mask --init-latents --paste --steps --timesteps --cfg-scale --guidance-rescale --original-size --crop-top-left --target-size --negative-original-size --negative-crop-top-left --negative-target-size --aesthetic-score --negative-aesthetic-score --seed --sampling-method --scheduler --eta --steer --reward --combine --reward-timeout --particles --nfe --time --first-particle --lora --lora-merge --lora-partial --embedding --vae --preview-decoder --batch-size --threads --dtype --backend --memory-limit --plan --resume --previews --no-previews --lambda --lambda --potential --ess-threshold --resampling --score-every --score-start --score-end --score-steps --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --preset --lambda --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --lambda --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --ess-threshold --resampling --preset --lambda --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --ess-threshold --resampling --tempering --tempering-rate --tempering-start --preset --lambda --gradient-scale --gradient-form --gradient-clip --gradient-start --gradient-end --lambda --candidates --choice --carry --no-carry --preset --lambda --block --candidates --choice --preset --beams --duplicate --oversample --widen --search --drop --replace --preset --init --at-once --preset --lambda --rollouts --branch-steps --widening --widening-power --max-nodes --build --tempering --epsilon --estimate --preset --lambda --rollouts --branch-steps --widening --widening-power --max-nodes --exploration --backup --final --preset --rounds --neighbors --pivots --metric --similarity --distance --patience --rounds --preset --config --json --help" ;;
         tune) words=" --method --prompt --prompts --eval-prompts --negative-prompt --reward --combine --reward-timeout --balance --eval-reward --diversity-clip --rounds --time --early-stop --eval-every --eval-samples --eval-seed --sweep --no-sweep --output --name --lora-format --train --rank --alpha --targets --init --init-lora --save-every --keep --model --variant --prediction --vae --width --height --steps --timesteps --cfg-scale --clip-skip --sampling-method --scheduler --eta --seed --batch-size --threads --dtype --backend --memory-limit --checkpointing --plan --resume --mix --mix-by --batch --accum --lr --weight-decay --beta1 --beta2 --adam-eps --clip --warmup --lr-schedule --lr-updates --ema --kl --l2 --trunc --loss --loss-target --unit-gradient --k --loss --loss-target --unit-gradient --renoise --loss --loss-target --unit-gradient --from --to --loss --loss-target --unit-gradient --k --jump-early --loss --loss-target --unit-gradient --updates --passes --clip-range --row-fraction --group --track --track-least --advantage-clip --group --levels --group --beta --clip-range --same-noise --no-same-noise --row-fraction --beta --levels --updates --group --old-rise --old-most --track --track-least --advantage-clip --config --json --help" ;;
+        bench) words=" --output --plan --only --budgets --seeds --limit --batch --time-limit --keep --trees --threads --config --json --help" ;;
         score) words=" --reward --combine --reward-timeout --prompt --recursive --keep --copy-to --csv --threads --dtype --backend --config --json --help" ;;
         report) words=" --config --json --help" ;;
         info) words=" --config --json --help" ;;
