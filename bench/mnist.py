@@ -7,13 +7,13 @@
 The experiment of Diffusion Tree Sampling (Jain et al. 2025) on MNIST, smaller. bench/mnist/ has the denoiser and the classifier
 (tools/train_mnist.py makes them) and config.json: tasks, methods, options. A cell is a fresh `kac generate` with K = budget / steps
 particles, or a tree with that many evaluations; its weighted pictures are drawn from again, `draws` times. Importance sampling
-(`is`) needs no runs of its own: its samples are the first of a pool that all tasks share, weighed by each task's reward. The
-pool's second half, which no cell uses, stands for the law that is sampled from.
+(`is`) needs no runs of its own: its samples come from a pool of plain samples that all tasks share, weighed by each task's reward.
+The pool's first 10,000, which no cell uses, stand for the law that is sampled from. Trees hand over `draws` draws with equal weights.
 
 Each finished cell is one line of bench/results/mnist/cells.jsonl:
   fd, fd_low    squared Fréchet distance to the test pictures of the class: between means and covariances of an independent network's
                 features (LeNet, 84 numbers before its last layer) and of its first layer (6 channels on a 4 x 4 grid)
-  target, target_low   the same, to the law that is to be sampled: the pool's second half, weighed
+  target, target_low   the same, to the law that is to be sampled: the pool's first part, weighed
   reward        mean of the reward over the draws: log p(class | picture); wins: share that LeNet sees in the class
   diversity     mean distance, 1 - cosine, of two draws' features; ess: effective size of the weights, distinct: of the draws
 """
@@ -33,6 +33,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HERE = ROOT / "bench" / "mnist"
 RESULTS = ROOT / "bench" / "results" / "mnist"
+REFERENCE = 10000
 sys.path.insert(0, str(ROOT / "tools"))
 
 
@@ -109,6 +110,14 @@ def measure(features, counts, rewards, labels, real, target):
     return out
 
 
+def of_copies(pictures):
+    """Of draws with replacement from a weighed list: how many are distinct, and an unbiased guess of 1 / sum p^2 from their copies."""
+    n = len(pictures)
+    copies = np.unique(pictures.reshape(n, -1), axis=0, return_counts=True)[1]
+    pairs = (copies * (copies - 1.0)).sum() / (n * (n - 1.0))
+    return len(copies), float(1 / pairs) if pairs > 0 else None
+
+
 def draws(weights, n, seed):
     return np.random.default_rng(seed).multinomial(n, weights / weights.sum()).astype(float)
 
@@ -129,10 +138,10 @@ def read_pictures(folder, run):
 
 
 def pool(o):
-    """Plain samples [n, 16, 16], kept in --work in parts of 2,500."""
+    """Plain samples [n, 16, 16], kept in --work in parts of 2,500: REFERENCE of them, and behind them those that `is` has."""
     parts = []
     o.work.mkdir(parents=True, exist_ok=True)
-    for i in range(math.ceil(o.pool / 2500)):
+    for i in range(math.ceil((REFERENCE + o.pool) / 2500)):
         path = o.work / f"pool-{i}.npy"
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=o.scratch) as name:
@@ -151,7 +160,7 @@ def cell_of_run(o, task, method, budget, seed):
     config, n = o.config, int(budget // o.config["steps"])
     options = [*config["methods"][method], "--seed", seed]
     if method in config["anytime"]:
-        options += ["--nfe", int(budget), "--particles", o.slots or 2 * n]
+        options += ["--nfe", int(budget), "--particles", config["draws"]]
     else:
         options += ["--particles", n]
     options += ["--reward", f"classifier={HERE}/classifier:{'+'.join(config['tasks'][task])}"]
@@ -195,7 +204,6 @@ class References:
         self.pool = pool(o)
         self.pool_features = features.of(self.pool)
         self.pool_log_p = log_probabilities(HERE / "classifier", self.pool)
-        self.half = len(self.pool) // 2
 
     def task(self, name):
         labels = [self.names.index(d) for d in self.o.config["tasks"][name]]
@@ -203,10 +211,10 @@ class References:
         mine = np.isin(self.real["t10k"][1], labels)
         one = np.ones(mine.sum())
         r = self.pool_log_p[:, labels].max(1)
-        w = np.exp(r[self.half:])
-        h, l, _ = self.pool_features
+        w = np.exp(r[:REFERENCE])
+        h, l, _ = (f[:REFERENCE] for f in self.pool_features)
         return {"labels": labels, "rewards": r, "real": (moments(high[mine], one), moments(low[mine], one)),
-                "target": (moments(h[self.half:], w), moments(l[self.half:], w))}
+                "target": (moments(h, w), moments(l, w))}
 
 
 def calibration(o, refs):
@@ -215,14 +223,14 @@ def calibration(o, refs):
     for task in o.tasks:
         t = refs.task(task)
         mine = np.isin(refs.real["train"][1], t["labels"])
+        base, r = [f[:REFERENCE] for f in refs.pool_features], t["rewards"][:REFERENCE]
         rows = {"real": ([f[mine] for f in refs.real_features["train"]], np.ones(mine.sum()),
                          log_probabilities(HERE / "classifier", refs.real["train"][0][mine])[:, t["labels"]].max(1)),
-                "none": ([f[refs.half:] for f in refs.pool_features], np.ones(refs.half), t["rewards"][refs.half:]),
-                "target": ([f[refs.half:] for f in refs.pool_features], np.exp(t["rewards"][refs.half:]), t["rewards"][refs.half:])}
-        for name, (f, w, r) in rows.items():
+                "none": (base, np.ones(REFERENCE), r), "target": (base, np.exp(r), r)}
+        for name, (f, w, rewards) in rows.items():
             if (task, name) not in done:
                 counts = draws(w, o.config["draws"], 1) if name == "target" else w
-                line = measure(f, counts, r, t["labels"], t["real"], t["target"])
+                line = measure(f, counts, rewards, t["labels"], t["real"], t["target"])
                 append({"task": task, "method": name, "budget": None, "seed": 0, **line, "ess": float(w.sum() ** 2 / (w ** 2).sum())})
 
 
@@ -240,16 +248,21 @@ def run_cells(o):
                         continue
                     n = int(budget // o.config["steps"])
                     if o.config["methods"][method] == "pool":
-                        at = slice(seed * n, (seed + 1) * n)
-                        if at.stop > refs.half:
+                        at = slice(REFERENCE + seed * n, REFERENCE + (seed + 1) * n)
+                        if at.stop > len(refs.pool):
                             continue
                         pictures, r = refs.pool[at], t["rewards"][at]
                         w, facts = np.exp(r), {"results": n, "log_z": float(np.log(np.exp(r).mean()))}
                     else:
                         pictures, w, r, facts = cell_of_run(o, task, method, budget, seed)
-                    line = measure(features.of(pictures), draws(w, o.config["draws"], seed), r, t["labels"], t["real"], t["target"])
-                    append({"task": task, "method": method, "budget": budget, "seed": seed, **line,
-                            "ess": float(w.sum() ** 2 / (w ** 2).sum()), **facts})
+                    drawn = method in o.config["anytime"]
+                    counts = np.ones(len(w)) if drawn else draws(w, o.config["draws"], seed)
+                    line = measure(features.of(pictures), counts, r, t["labels"], t["real"], t["target"])
+                    if drawn:
+                        line["distinct"], ess = of_copies(pictures)
+                    else:
+                        ess = float(w.sum() ** 2 / (w ** 2).sum())
+                    append({"task": task, "method": method, "budget": budget, "seed": seed, **line, "ess": ess, **facts})
                     print(f"{budget:g} {task} {method}: fd {line['fd']:.3f} target {line['target']:.3f} reward {line['reward']:.3f}, "
                           f"{facts.get('seconds', 0)} s", flush=True)
 
@@ -302,7 +315,7 @@ def table(o):
             continue
         for key, what in (("fd", "distance to real digits, LeNet features"), ("fd_low", "distance to real digits, first layer"),
                           ("target", "distance to the law itself, LeNet features"), ("reward", "E log p"), ("diversity", "diversity"),
-                          ("ess", "effective sample size")):
+                          ("ess", "effective sample size"), ("log_z", "log Z")):
             out += [f"\n**{title}: {what}**\n", "| method | " + " | ".join(f"{b:g}" for b in budgets) + " |", "|---" * (len(budgets) + 1) + "|"]
             for m in methods:
                 row = [mean_of(lines, key, tasks, m, b) for b in budgets]
@@ -333,8 +346,7 @@ def main():
     ap.add_argument("--tasks", help="of config.json; default all")
     ap.add_argument("--methods", help="of config.json; default all")
     ap.add_argument("--seeds", default="0")
-    ap.add_argument("--pool", type=int, default=20000, help="plain samples that tasks share; half of them stand for the law")
-    ap.add_argument("--slots", type=int, default=0, help="results that a tree hands over; default twice budget / steps")
+    ap.add_argument("--pool", type=int, default=2500, help="plain samples beyond the first 10,000: budgets of `is` up to this times steps")
     ap.add_argument("--work", type=pathlib.Path, default=pathlib.Path("mnist-work"), help="where the pool is kept")
     ap.add_argument("--scratch", help="where run folders live shortly (a folder in memory is fastest)")
     ap.add_argument("--table", action="store_true", help="print the table and run nothing")
