@@ -18,6 +18,10 @@ static const kac_method *const methods[] = {&kac_method_none,
                                             &kac_method_dts_star,
                                             &kac_method_noise_random,
                                             &kac_method_noise_zero_order,
+                                            &kac_method_noise_paths,
+                                            &kac_method_reno,
+                                            &kac_method_psi,
+                                            &kac_method_demon,
                                             NULL};
 
 const kac_method *const *kac_method_list(void) {

@@ -6,7 +6,8 @@
 
 extern const kac_method kac_method_none, kac_method_best_of_n, kac_method_fk, kac_method_dps, kac_method_tds,
     kac_method_das, kac_method_is, kac_method_svdd, kac_method_code, kac_method_dts, kac_method_dts_star;
-extern const kac_method kac_method_noise_random, kac_method_noise_zero_order;
+extern const kac_method kac_method_noise_random, kac_method_noise_zero_order, kac_method_noise_paths, kac_method_reno,
+    kac_method_psi, kac_method_demon;
 extern const kac_method kac_method_dsearch, kac_method_rbf;
 
 /* Of every method that weighs by rewards. 10 is what the FK steering paper uses for rewards that vary by about 1 over the samples of

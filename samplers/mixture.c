@@ -169,6 +169,26 @@ static kac_status mixture_pull(kac_process *p, int i_step, const int *slots, int
     return KAC_OK;
 }
 
+/* Of a DDIM step: x' = wx x + w0 x0-hat(x) + noise, and start is the normals themselves. */
+static kac_status mixture_pull_step(kac_process *p, int i_step, const int *slots, int n, const float *d_next,
+                                    float *d_x) {
+    const kac_mixture *m = p->self;
+    memcpy(d_x, d_next, (size_t)(n * m->d) * sizeof *d_x);
+    if (i_step < 0) return KAC_OK;
+    KAC_ASSERT(m->kernel_step == i_step);
+    const double a = m->kernel.bar_t, b = m->kernel.bar_s, wx = ddim_rest(m, a, b) / sqrt(1.0 - a),
+                 w0 = sqrt(b) - wx * sqrt(a);
+    for (int i = 0; i < n; i++) {
+        float through[KAC_GMM_MAX];
+        KAC_ASSERT(m->predicted[slots[i]] == i_step);
+        kac_kernel_pull(&m->kernel, kac_mixture_log_w(m, slots[i]), kac_mixture_means(m, slots[i]), d_next + i * m->d,
+                        through);
+        for (int j = 0; j < m->d; j++)
+            d_x[i * m->d + j] = (float)(wx * (double)d_next[i * m->d + j] + w0 * (double)through[j]);
+    }
+    return KAC_OK;
+}
+
 static kac_status mixture_shift(kac_process *p, int i_step, const int *slots, int n, const float *shift) {
     kac_mixture *m = p->self;
     (void)i_step;
@@ -280,6 +300,7 @@ static kac_status mixture_init(kac_mixture *m, const char *text, size_t n, const
                                .copy = mixture_copy,
                                .n_state = m->d,
                                .pull = mixture_pull,
+                               .pull_step = m->model.ddim ? mixture_pull_step : NULL, /* exact draws choose a component */
                                .shift = mixture_shift,
                                .deviation = mixture_deviation,
                                .gain = mixture_gain,

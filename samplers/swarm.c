@@ -87,7 +87,7 @@ kac_status kac_swarm_start(kac_swarm *s, int *i_step) {
     }
     if (*i_step <= 0) {
         *i_step = 0;
-        return s->process->start(s->process, s->slots, s->n);
+        return s->begin != NULL ? s->begin(s->begin_self) : s->process->start(s->process, s->slots, s->n);
     }
     KAC_TRY(check_restored(s, *i_step));
     if (s->state == NULL) return KAC_FAIL(KAC_E_FORMAT, "the checkpoint lacks the process's state");

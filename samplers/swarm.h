@@ -32,6 +32,8 @@ typedef struct kac_swarm {
     int *eves;           /* root ancestor, local to the group */
 
     bool weightless; /* a guided proposal is not weighed: the samples are its own */
+    kac_status (*begin)(void *self); /* puts x_K into all slots in place of drawing it; NULL: it is drawn */
+    void *begin_self;
     double *rewards; /* of the last scoring */
     double *log_z;   /* [n_groups] of the resamplings so far */
 

@@ -21,7 +21,7 @@ static void weigh(kac_twisted *t, int i_step) {
     kac_swarm *s = &t->swarm;
     for (int i = 0; i < s->n; i++) {
         const double twist = t->temper[i_step] * t->lambda * s->rewards[i];
-        s->log_w[i] += twist - s->memory[i];
+        if (!t->drawn || i_step > 0) s->log_w[i] += twist - s->memory[i];
         s->memory[i] = twist;
     }
 }

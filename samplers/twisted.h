@@ -18,6 +18,7 @@ typedef struct kac_twisted {
     kac_scheme scheme;
     double *temper; /* [n_steps + 1], the last 1 */
     bool late;      /* weights at the end alone: nothing is scored on the way */
+    bool drawn;     /* swarm.begin draws x_K by its twist: the first weight is in the states already, and Z is not known */
 } kac_twisted;
 
 /* From the options of the method: lambda, ess-threshold and resampling where it has them, guidance. temper is 1 everywhere until the caller

@@ -54,7 +54,7 @@ struct kac_process {
 
     int64_t n_state; /* numbers in a state: the rows of the f32 arrays below, one for each slot */
 
-    /* Guidance, for methods that follow a gradient; all NULL: the process has none.
+    /* Guidance, for methods that follow a gradient; all but deviation and gain NULL: the process has none.
      * pull: d_x[i] = (∂ x0-hat / ∂ x)ᵀ d_x0[i] at the states of slots, which were predicted at i_step.
      * shift: the next step from slots[i] draws around a mean that is moved by shift[i]; forgotten after it, and not taken along by copy.
      * Solvers that draw no noise take it too, but then log_ratio fails with KAC_E_UNSUPPORTED.

@@ -10,6 +10,7 @@ typedef struct pull_batch {
     const int *slots;
     int n, n_rows; /* states, network rows */
     const kac_solver_row *row;
+    double x, x0, out; /* the derivative d is by x · state + x0 · x0-hat + out · network output; of x0-hat alone: 0, 1, 0 */
     kac_tensor in, raw, d_in, d_raw;
     float *d_x; /* [n, n_state] */
 } pull_batch;
@@ -41,8 +42,9 @@ static void pull_rescaled(const kac_latent *l, const double *d, const float *u, 
     }
 }
 
-/* d_raw from d_x0, and the part of d_x that does not go through the network. Where x0-hat was clipped nothing pulls. */
-static kac_status seed_batch(kac_latent *l, pull_batch *b, const float *const *d_x0) {
+/* d_raw from the derivative `from` of each state, and the part of d_x that does not go through the network. Where x0-hat was clipped
+ * nothing pulls at it. */
+static kac_status seed_batch(kac_latent *l, pull_batch *b, const float *const *from) {
     const int64_t n = kac_latent_state_count(l), channels = b->raw.shape[3];
     const bool doubled = b->n_rows > b->n, rescaled = doubled && l->o.guidance_rescale != 0;
     double *d = kac_arena_take(&l->c->scratch, (size_t)(3 * n) * sizeof *d), *d_u = d + n, *d_c = d_u + n;
@@ -58,9 +60,9 @@ static kac_status seed_batch(kac_latent *l, pull_batch *b, const float *const *d
         float *to_u = numbers(b->d_raw, k * raw_row), *to_c = numbers(b->d_raw, (b->n_rows - b->n + k) * raw_row);
         for (int64_t i = 0; i < n; i++) {
             const bool clipped = l->solver->clip > 0 && fabs((double)x0[i]) >= l->solver->clip;
-            const double pulled = clipped ? 0 : (double)d_x0[k][i];
-            d_x[i] = (float)(b->row->x0_x * pulled);
-            d[i] = b->row->x0_out * pulled;
+            const double given = (double)from[k][i], pulled = clipped ? 0 : b->x0 * given;
+            d_x[i] = (float)(b->row->x0_x * pulled + b->x * given);
+            d[i] = b->row->x0_out * pulled + b->out * given;
             d_u[i] = (1 - l->o.cfg_scale) * d[i], d_c[i] = doubled ? l->o.cfg_scale * d[i] : d[i];
         }
         if (rescaled) pull_rescaled(l, d, u, c, d_u, d_c);
@@ -83,7 +85,7 @@ static void collect_batch(const kac_latent *l, const pull_batch *b) {
     }
 }
 
-static kac_status through_network(kac_latent *l, pull_batch *b, int i_step, const float *const *d_x0) {
+static kac_status through_network(kac_latent *l, pull_batch *b, int i_step, const float *const *from) {
     kac_ctx *c = l->c;
     KAC_TRY(kac_latent_fill_rows(l, &b->in, &b->n_rows, i_step, b->slots, b->n));
     KAC_TRY(kac_take(&b->d_in, &c->scratch, KAC_F32, 4, b->in.shape));
@@ -95,7 +97,7 @@ static kac_status through_network(kac_latent *l, pull_batch *b, int i_step, cons
     KAC_TRY(s);
     KAC_TRY(kac_take(&b->d_raw, &c->scratch, KAC_F32, 4, b->raw.shape));
     const size_t mark = kac_arena_mark(&c->scratch);
-    KAC_TRY(seed_batch(l, b, d_x0));
+    KAC_TRY(seed_batch(l, b, from));
     kac_arena_release(&c->scratch, mark);
     KAC_TRY(kac_tape_seed(&l->tape, b->raw, b->d_raw));
     KAC_TRY(kac_tape_replay(&l->tape));
@@ -115,8 +117,9 @@ static int find_same(const kac_latent *l, const int *slots, const int *list, int
     return -1;
 }
 
-static kac_status latent_pull(kac_process *p, int i_step, const int *slots, int n, const float *d_x0, float *d_x) {
-    kac_latent *l = p->self;
+/* `how`: what the derivatives d are of. */
+static kac_status pull_all(kac_latent *l, const pull_batch *how, int i_step, const int *slots, int n, const float *d,
+                           float *d_x) {
     enum { MOST = KAC_UNET_MAX_BATCH / 2 };
     const double start_ms = kac_now_ms();
     const int64_t n_state = kac_latent_state_count(l);
@@ -127,14 +130,15 @@ static kac_status latent_pull(kac_process *p, int i_step, const int *slots, int 
                                            "--sampling-method does without it");
     for (int i = 0; i < n; i++) { /* copies of a state share its derivative */
         KAC_ASSERT(kac_latent_is_plan(l) || l->predicted[slots[i]] == l->id[slots[i]]);
-        const int same = find_same(l, slots, list, n_list, i, d_x0);
+        const int same = find_same(l, slots, list, n_list, i, d);
         l->list2[i] = same >= 0 ? same : n_list;
         if (same < 0) list[n_list++] = i;
     }
     for (int i = 0; i < n_list; i += l->o.batch) {
         const size_t mark = kac_arena_mark(&l->c->scratch);
-        pull_batch b = {.slots = batch_slots, .n = KAC_MIN(l->o.batch, n_list - i), .row = &l->solver->rows[i_step]};
-        for (int k = 0; k < b.n; k++) batch_slots[k] = slots[list[i + k]], rows[k] = d_x0 + list[i + k] * n_state;
+        pull_batch b = *how;
+        b.slots = batch_slots, b.n = KAC_MIN(l->o.batch, n_list - i), b.row = &l->solver->rows[i_step];
+        for (int k = 0; k < b.n; k++) batch_slots[k] = slots[list[i + k]], rows[k] = d + list[i + k] * n_state;
         b.d_x = d_x + i * n_state; /* entry list[i] lies at or behind it, and is moved there below */
         KAC_TRY(through_network(l, &b, i_step, rows));
         kac_arena_release(&l->c->scratch, mark);
@@ -143,6 +147,55 @@ static kac_status latent_pull(kac_process *p, int i_step, const int *slots, int 
         if (l->list2[i] != i) memcpy(d_x + i * n_state, d_x + l->list2[i] * n_state, (size_t)n_state * sizeof *d_x);
     l->counts.gradient_ms += kac_now_ms() - start_ms;
     return KAC_OK;
+}
+
+static kac_status latent_pull(kac_process *p, int i_step, const int *slots, int n, const float *d_x0, float *d_x) {
+    return pull_all(p->self, &(pull_batch){.x0 = 1}, i_step, slots, n, d_x0, d_x);
+}
+
+/* ---- a whole step back ---- */
+
+static kac_status check_step(const kac_latent *l) {
+    const kac_solver *s = l->solver;
+    if (s->n_past > 0)
+        return KAC_FAIL(KAC_E_UNSUPPORTED,
+                        "no gradient goes back through the history that %s keeps; ddim, euler and lcm keep none "
+                        "(--sampling-method)",
+                        kac_solver_name(s->kind));
+    if (s->learned != 0 && s->stochastic)
+        return KAC_FAIL(KAC_E_UNSUPPORTED, "no gradient goes through a learned variance; --sampling-method ddim does not "
+                                           "read it");
+    return KAC_OK;
+}
+
+/* Of start: x_K = scale · z, with or without a picture. */
+static void pull_start(const kac_latent *l, int n, const float *d_next, float *d_x) {
+    const bool from_picture = l->o.start.rgb != NULL && !l->o.start.from_noise;
+    const double scale = from_picture ? l->solver->rows[0].sigma : l->solver->init_noise_sigma;
+    for (int64_t i = 0; i < n * kac_latent_state_count(l); i++) d_x[i] = (float)(scale * (double)d_next[i]);
+}
+
+static kac_status latent_pull_step(kac_process *p, int i_step, const int *slots, int n, const float *d_next,
+                                   float *d_x) {
+    kac_latent *l = p->self;
+    const int64_t n_state = kac_latent_state_count(l);
+    KAC_TRY(check_step(l));
+    if (i_step < 0) {
+        pull_start(l, n, d_next, d_x);
+        return KAC_OK;
+    }
+    const kac_sum *next = &l->solver->rows[i_step].next;
+    const pull_batch how = {.x = next->x, .x0 = next->x0, .out = next->out};
+    const float *mask = l->mask.data; /* what it keeps is put there after the step */
+    float *moved = NULL;
+    if (mask != NULL) {
+        moved = kac_alloc((size_t)(n * n_state) * sizeof *moved);
+        if (moved == NULL) return KAC_E_MEMORY;
+        for (int64_t i = 0; i < n * n_state; i++) moved[i] = d_next[i] * mask[i % n_state];
+    }
+    const kac_status status = pull_all(l, &how, i_step, slots, n, moved == NULL ? d_next : moved, d_x);
+    kac_free(moved);
+    return status;
 }
 
 /* ---- shifted steps ---- */
@@ -205,10 +258,10 @@ static kac_status latent_log_ratio(kac_process *p, const int *slots, int n, doub
 }
 
 kac_status kac_latent_guidance_open(kac_latent *l) {
-    if (!l->o.guided) return KAC_OK;
     kac_process *p = &l->process;
-    p->pull = latent_pull, p->shift = latent_shift;
-    p->deviation = latent_deviation, p->gain = latent_gain, p->log_ratio = latent_log_ratio;
+    p->deviation = latent_deviation, p->gain = latent_gain;
+    if (!l->o.guided) return KAC_OK;
+    p->pull = latent_pull, p->pull_step = latent_pull_step, p->shift = latent_shift, p->log_ratio = latent_log_ratio;
     l->shifted = kac_alloc((size_t)l->n_slots * sizeof *l->shifted);
     l->ratio = kac_alloc((size_t)l->n_slots * sizeof *l->ratio);
     if (l->shifted == NULL || l->ratio == NULL) return KAC_E_MEMORY;

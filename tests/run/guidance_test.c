@@ -115,6 +115,83 @@ static void test_pull(fixture *f) {
     }
 }
 
+/* States after a step from given ones, under the same noise each time. */
+static void next_of(fixture *f, int i_step, const float *x, float *next) {
+    CHECK_OK(f->p->write(f->p, slots, N, x));
+    CHECK_OK(f->p->predict(f->p, i_step, slots, N));
+    CHECK_OK(f->p->step(f->p, i_step, slots, slots, N));
+    CHECK_OK(f->p->read(f->p, slots, N, next));
+}
+
+/* The adjoint of a whole step against differences of the step itself. */
+static void check_pull_step(fixture *f, int i_step, const char *what, double step, double tolerance) {
+    static float x[N * ONE], v[N * ONE], d_next[N * ONE], d_x[N * ONE], moved[N * ONE], next[N * ONE];
+    double slope[N] = {0};
+    CHECK_OK(f->p->read(f->p, slots, N, x));
+    normals(v, N * ONE, 1), normals(d_next, N * ONE, 2);
+    CHECK_OK(f->p->predict(f->p, i_step, slots, N));
+    if (!CHECK_OK(f->p->pull_step(f->p, i_step, slots, N, d_next, d_x))) return;
+    for (int sign = -1; sign <= 1; sign += 2) {
+        for (int i = 0; i < N * ONE; i++) moved[i] = x[i] + (float)(sign * step) * v[i];
+        next_of(f, i_step, moved, next);
+        for (int i = 0; i < N * ONE; i++) slope[i / ONE] += sign * (double)d_next[i] * (double)next[i] / (2 * step);
+    }
+    for (int k = 0; k < N; k++) {
+        double along = 0, length = 0;
+        for (int i = k * ONE; i < (k + 1) * ONE; i++)
+            along += (double)d_x[i] * (double)v[i], length += (double)d_x[i] * (double)d_x[i];
+        printf("step back, %-17s step %d state %d: %9.5f, by differences %9.5f (|d_x| %.4f)\n", what, i_step, k, along,
+               slope[k], sqrt(length));
+        CHECK_NEAR(along, slope[k], tolerance * sqrt(length) + 1e-4);
+    }
+}
+
+static void test_pull_step(fixture *f) {
+    static const struct {
+        const char *what;
+        double cfg_scale, rescale, clip, eta;
+        kac_solver_kind kind;
+        int i_step, batch;
+    } cases[] = {{"ddim", 1, 0, 0, 0, KAC_SOLVER_DDIM, 1, 3},
+                 {"ddim, guided", 3, 0.5, 0, 0, KAC_SOLVER_DDIM, 2, 2},
+                 {"ddim with noise", 2, 0, 0, 1, KAC_SOLVER_DDIM, 1, 3},
+                 {"clipped", 2, 0, 0.8, 0, KAC_SOLVER_DDIM, 1, 1},
+                 {"the last", 2, 0, 0, 0, KAC_SOLVER_DDIM, STEPS - 1, 3},
+                 {"euler", 2, 0, 0, NAN, KAC_SOLVER_EULER, 1, 3},
+                 {"euler-ancestral", 2, 0, 0, NAN, KAC_SOLVER_EULER_ANCESTRAL, 2, 3},
+                 {"lcm", 1, 0, 0, NAN, KAC_SOLVER_LCM, 1, 3}};
+    for (int i = 0; i < KAC_COUNT_OF(cases); i++) {
+        if (!latent_open(f, cases[i].cfg_scale, cases[i].rescale, cases[i].clip, cases[i].kind, cases[i].eta,
+                         cases[i].batch, none))
+            continue;
+        const bool kinks = cases[i].clip > 0;
+        check_pull_step(f, cases[i].i_step, cases[i].what, kinks ? 5e-4 : 4e-3, kinks ? 1.5e-2 : 4e-3);
+        latent_close(f);
+    }
+}
+
+/* Start is linear in its normals; a solver with history has no step back. */
+static void test_pull_start(fixture *f) {
+    static float z[N * ONE], x[N * ONE], d[N * ONE];
+    if (!latent_open(f, 1, 0, 0, KAC_SOLVER_EULER, NAN, N, none)) return;
+    normals(z, N * ONE, 7);
+    CHECK_OK(f->p->noise(f->p, slots, N, z));
+    CHECK_OK(f->p->start(f->p, slots, N));
+    CHECK_OK(f->p->read(f->p, slots, N, x));
+    CHECK_OK(f->p->pull_step(f->p, -1, slots, N, z, d));
+    for (int i = 0; i < N * ONE; i++) CHECK_NEAR((double)x[i], (double)d[i], 1e-5 * fabs((double)d[i]));
+    CHECK(!f->p->history);
+    CHECK_OK(f->p->start(f->p, slots, N)); /* forgotten after it */
+    CHECK_OK(f->p->read(f->p, slots, N, d));
+    CHECK(memcmp(x, d, ONE * sizeof *x) != 0);
+    latent_close(f);
+    if (!latent_open(f, 1, 0, 0, KAC_SOLVER_DPMPP_2M, NAN, N, none)) return;
+    CHECK_OK(f->p->predict(f->p, 0, slots, N));
+    CHECK_FAILS(f->p->pull_step(f->p, 0, slots, N, z, d), KAC_E_UNSUPPORTED, "history that dpm++2m keeps");
+    CHECK(f->p->history);
+    latent_close(f);
+}
+
 /* The same bits for any batch; copies of a state with one derivative go through the network once. */
 static void test_batches(fixture *f) {
     static float d_x0[N * ONE], d_x[3][N * ONE];
@@ -239,6 +316,8 @@ int main(void) {
     fixture f = {0};
     if (!fixture_open(&f)) return check_done();
     test_pull(&f);
+    test_pull_step(&f);
+    test_pull_start(&f);
     test_batches(&f);
     test_shift(&f);
     test_without_noise(&f);

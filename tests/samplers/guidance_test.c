@@ -47,6 +47,38 @@ static void test_pull(const char *kernel, int i_step) {
     kac_mixture_destroy(m);
 }
 
+/* pull_step against differences of the step itself, under one noise. */
+static void test_pull_step(double eta, int i_step) {
+    static const double points[][D] = {{0.3, -0.4}, {-1.5, 0.2}, {1.2, 1.7}};
+    static const float d_next[D] = {0.7f, -1.3f};
+    kac_mixture *m = exact_mixture("ddim", eta, 1, 1, 3), *e = exact_mixture("exact", 0, 1, 1, 3);
+    kac_process *p = kac_mixture_process(m);
+    const int slot = 0;
+    float d_x[D];
+    CHECK_OK(p->start(p, &slot, 1));
+    CHECK_OK(p->pull_step(p, -1, &slot, 1, d_next, d_x));
+    CHECK(d_x[0] == d_next[0] && d_x[1] == d_next[1]);
+    for (int i = 0; i < KAC_COUNT_OF(points); i++) {
+        hat_of(p, i_step, 0, points[i]);
+        CHECK_OK(p->pull_step(p, i_step, &slot, 1, d_next, d_x));
+        for (int axis = 0; axis < D; axis++) {
+            double slope = 0;
+            for (int sign = -1; sign <= 1; sign += 2) {
+                double x[D] = {points[i][0], points[i][1]};
+                x[axis] += sign * 1e-5;
+                hat_of(p, i_step, 0, x);
+                CHECK_OK(p->step(p, i_step, &slot, &slot, 1));
+                const double *next = kac_mixture_point(p, 0, KAC_STAGE_FINAL);
+                for (int j = 0; j < D; j++) slope += sign * (double)d_next[j] * next[j] / 2e-5;
+            }
+            CHECK_NEAR((double)d_x[axis], slope, 1e-5 * (1 + fabs(slope)));
+        }
+    }
+    CHECK(kac_mixture_process(e)->pull_step == NULL);
+    kac_mixture_destroy(e);
+    kac_mixture_destroy(m);
+}
+
 static void test_reward_gradient(void) {
     static const char text[] = "{\"A\": [[1, 0.5], [0.1, 2]], \"a\": [0.3, -1], \"b\": [0.2, -0.1], \"c\": 0.3}";
     static const double x[D] = {0.9, 0.4};
@@ -382,6 +414,9 @@ int main(void) {
     test_pull("exact", 0);
     test_pull("exact", 19);
     test_pull("ddim", 8);
+    test_pull_step(0, 0);
+    test_pull_step(1, 9);
+    test_pull_step(0.5, 19);
     test_reward_gradient();
     for (int i = 0; i < EXACT_STEPS; i += 6) test_shift("exact", 0, i);
     test_shift("exact", 0, 19);
