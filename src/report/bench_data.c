@@ -102,7 +102,10 @@ static kac_status read_file(kac_bench_data *d) {
             return KAC_FAIL(KAC_E_FORMAT, "%s: the budgets must rise, %g comes after %g", d->file.name, d->budgets[i],
                             d->budgets[i - 1]);
     }
-    d->by_seconds = strcmp(kac_run_text(d->file.root, "budget_unit", "nfe"), "seconds") == 0;
+    const char *unit = kac_run_text(d->file.root, "budget_unit", "nfe");
+    d->unit = strcmp(unit, "seconds") == 0     ? KAC_BENCH_IN_SECONDS
+              : strcmp(unit, "particles") == 0 ? KAC_BENCH_IN_PARTICLES
+                                               : KAC_BENCH_IN_NFE;
     if (d->n_methods * d->n_budgets > MAX_CURVE_POINTS)
         return KAC_FAIL(KAC_E_SHAPE, "%s: %d methods at %d budgets, at most %d pairs are read", d->file.name,
                         d->n_methods, d->n_budgets, MAX_CURVE_POINTS);
@@ -216,8 +219,9 @@ static kac_status take_line(kac_bench_data *d, const cJSON *line, int *n_room) {
     c->done = error == NULL;
     double *values = d->values + (size_t)(c - d->cells) * KAC_BENCH_MAX_QUANTITIES;
     read_values(d, values, line);
-    double *spent = &values[d->by_seconds ? KAC_BENCH_SECONDS : KAC_BENCH_NFE];
-    if (!isfinite(*spent)) *spent = d->budgets[budget];
+    if (d->unit == KAC_BENCH_IN_NFE && isnan(values[KAC_BENCH_NFE])) values[KAC_BENCH_NFE] = d->budgets[budget];
+    if (d->unit == KAC_BENCH_IN_SECONDS && isnan(values[KAC_BENCH_SECONDS]))
+        values[KAC_BENCH_SECONDS] = d->budgets[budget];
     KAC_TRY(copy_text(&c->error, error));
     KAC_TRY(copy_text(&c->picture, kac_run_inner_path(line, "picture")));
     KAC_TRY(copy_text(&c->tree, kac_run_inner_path(line, "tree")));

@@ -1,7 +1,8 @@
 /* The folder of `kac bench`, read. Nothing in it is trusted.
  *
  *     BENCH/bench.json      "kac_bench": 1, "methods": [{"label", "method", "target": text, "baseline": true, "options"}, …],
- *                           "budgets": [numbers], "budget_unit": "nfe" | "seconds", "prompts": [{"text", "category", "id"}, …],
+ *                           "budgets": [numbers], "budget_unit": "nfe" | "seconds" | "particles",
+ *                           "prompts": [{"text", "category", "id"}, …],
  *                           "seeds": [numbers], "rewards", "judges": [specs], "model", "machine", "description": objects to show
  *     BENCH/results.jsonl   one line per finished cell, appended by several processes; the last line may be cut by a kill; of two lines
  *                           for one cell the later counts:
@@ -45,6 +46,8 @@ enum {
     KAC_BENCH_MAX_QUANTITIES = KAC_BENCH_JUDGES + 2 * KAC_BENCH_MAX_JUDGES
 };
 
+typedef enum kac_bench_unit { KAC_BENCH_IN_NFE, KAC_BENCH_IN_SECONDS, KAC_BENCH_IN_PARTICLES } kac_bench_unit;
+
 typedef struct kac_bench_method {
     const char *label, *method, *target;
     const cJSON *options; /* NULL: none */
@@ -72,7 +75,7 @@ typedef struct kac_bench_data {
     int n_methods, n_budgets, n_prompts, n_seeds;
     const char *categories[KAC_BENCH_MAX_CATEGORIES];
     int n_categories;
-    bool by_seconds;                    /* the budgets' unit; else evaluations of the denoiser */
+    kac_bench_unit unit;                /* of the budgets */
     char *judges[KAC_BENCH_MAX_JUDGES]; /* names, in the order in which the results bring them */
     int n_judges, n_quantities;
     kac_bench_cell *cells;

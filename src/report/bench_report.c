@@ -1,4 +1,5 @@
 #include "bench_report.h"
+#include "bench_files.h"
 #include "html.h"
 #include "page_bench.h"
 
@@ -45,6 +46,7 @@ static kac_status make(kac_text *text, const char *folder, kac_bench_report_info
         s = kac_bench_page_open(&p, text, &d, info);
         p.write = write;
         if (s == KAC_OK) s = add_page(&p);
+        if (s == KAC_OK && write) s = kac_bench_files_write(&p);
         if (s == KAC_OK && write) s = write_file(folder, "index.html", text);
         kac_bench_page_close(&p);
     }

@@ -15,6 +15,8 @@ typedef struct kac_page {
 
 /* One prompt: pictures, the way there, family tree, curves. */
 kac_status kac_page_group(kac_page *p, int group);
+/* Of one prompt, when a method searched: curves against evaluations, its tree. */
+kac_status kac_page_search(kac_page *p, int group);
 /* The page of `kac tune`, before the facts. */
 kac_status kac_page_tune(kac_page *p);
 /* Costs, options, model, command line: after the groups. */

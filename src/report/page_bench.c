@@ -67,12 +67,16 @@ int kac_bench_first_judge(const kac_bench_data *d) {
     return d->n_judges > 0 ? KAC_BENCH_JUDGES : KAC_BENCH_REWARD;
 }
 
+const char *kac_bench_unit_text(const kac_bench_data *d) {
+    return d->unit == KAC_BENCH_IN_SECONDS ? "s" : d->unit == KAC_BENCH_IN_PARTICLES ? "particles" : "NFE";
+}
+
 void kac_bench_budget(kac_text *t, const kac_bench_data *d, int budget) {
-    if (d->by_seconds)
+    if (d->unit == KAC_BENCH_IN_SECONDS)
         kac_html_number(t, d->budgets[budget]);
     else
         kac_html_count(t, d->budgets[budget]);
-    kac_text_add(t, d->by_seconds ? " s" : " NFE");
+    kac_text_add(t, " %s", kac_bench_unit_text(d));
 }
 
 int kac_bench_last_budget(const kac_bench_page *p) {

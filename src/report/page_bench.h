@@ -45,6 +45,8 @@ int kac_bench_qualities(int out[KAC_BENCH_MAX_QUANTITIES], const kac_bench_page 
 int kac_bench_first_judge(const kac_bench_data *d);
 /* A budget with its unit: "3,200 NFE", "20 s". */
 void kac_bench_budget(kac_text *t, const kac_bench_data *d, int budget);
+/* "NFE", "s", "particles" */
+const char *kac_bench_unit_text(const kac_bench_data *d);
 /* The largest budget at which anything is finished. */
 int kac_bench_last_budget(const kac_bench_page *p);
 

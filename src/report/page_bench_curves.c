@@ -9,7 +9,7 @@
 typedef struct method_lines {
     double *values; /* x, y, lo, hi of each method: [n_methods, 4, n_budgets] */
     kac_chart_line lines[KAC_BENCH_MAX_METHODS];
-    char groups[KAC_BENCH_MAX_METHODS][8]; /* "m0" … */
+    char groups[KAC_BENCH_MAX_METHODS][12]; /* "m0" … */
     int n;
 } method_lines;
 

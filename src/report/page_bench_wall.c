@@ -47,8 +47,8 @@ static kac_status draw_view(kac_text *t, const kac_bench_page *p, const kac_benc
 
 /* "dts at 800 NFE, seed 1: a red circle" */
 static void add_view_title(kac_text *t, const kac_bench_data *d, const kac_bench_cell *cell) {
-    kac_text_add(t, "%s at %g%s, seed %g: %s", d->methods[cell->method].label, d->budgets[cell->budget],
-                 d->by_seconds ? " s" : " NFE", d->seeds[cell->seed], d->prompts[cell->prompt].text);
+    kac_text_add(t, "%s at %g %s, seed %g: %s", d->methods[cell->method].label, d->budgets[cell->budget],
+                 kac_bench_unit_text(d), d->seeds[cell->seed], d->prompts[cell->prompt].text);
 }
 
 static kac_status write_view(kac_bench_page *p, const kac_bench_cell *cell, const char *name, bool *written) {

@@ -282,6 +282,7 @@ kac_status kac_page_group(kac_page *p, int index) {
         add_strips(p, &g);
         kac_lineage_draw(p->t, &g.lineage, g.best);
         s = add_charts(p, &g);
+        if (s == KAC_OK) s = kac_page_search(p, index);
     }
     kac_lineage_free(&g.lineage);
     return s;

@@ -79,7 +79,7 @@ const char kac_html_style[] =
     "--t8:#155443}\n"
     "@media(prefers-color-scheme:dark){:root{--t0:#343a37;--t1:#3f4c46;--t2:#4a5f56;--t3:#557366;--t4:#608777;"
     "--t5:#6b9c88;--t6:#76b199;--t7:#81c7ab;--t8:#92e3c3}}\n"
-    ".search path{fill:none;stroke:var(--rule)}.search path.way{stroke:var(--e1)}.search circle{stroke:var(--bg);stroke-"
+    ".search{margin-top:22px}.search path{fill:none;stroke:var(--rule)}.search path.way{stroke:var(--e1)}.search circle{stroke:var(--bg);stroke-"
     "width:.7}"
     ".search circle.chosen{stroke:var(--e1);stroke-width:2.4}"
     ".search .t0,.shades .t0{fill:var(--t0)}.search .t1,.shades .t1{fill:var(--t1)}.search .t2,.shades .t2{fill:var(--t2)}.search .t3,.shades .t3{fill:var(--t3)}.search .t4,.shades .t4{fill:var(--t4)}.search .t5,.shades .t5{fill:var(--t5)}.search .t6,.shades .t6{fill:var(--t6)}.search .t7,.shades .t7{fill:var(--t7)}.search .t8,.shades .t8{fill:var(--t8)}.search .tn{fill:var(--soft)}\n"

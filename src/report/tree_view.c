@@ -59,11 +59,15 @@ static void show(view *v, int node) {
     for (; node >= 0 && !v->shown[node]; node = v->t->parent[node]) v->shown[node] = true, v->n_shown++;
 }
 
+static int count_levels(const view *v) {
+    int n = 0;
+    for (int i = 0; i < v->t->n; i++) n += i == 0 || v->order[i].i_step != v->order[i - 1].i_step;
+    return n;
+}
+
 /* Levels in their order, and what is drawn of each: the first of its nodes, all ways to results, and the ways to those. */
-static void choose(view *v) {
+static void choose(view *v, int n_levels) {
     const kac_tree_file *t = v->t;
-    int n_levels = 0;
-    for (int i = 0; i < t->n; i++) n_levels += i == 0 || v->order[i].i_step != v->order[i - 1].i_step;
     const int most = n_levels <= 8 ? 40 : n_levels <= 24 ? 20 : 10;
     for (int i = 0, k = 0; i < t->n; i++, k++) {
         if (i == 0 || v->order[i].i_step != v->order[i - 1].i_step) k = 0;
@@ -73,10 +77,8 @@ static void choose(view *v) {
         for (int k = i; t->n_chosen[i] > 0 && k >= 0 && !v->way[k]; k = t->parent[k]) show(v, k), v->way[k] = true;
     for (int i = 0; i < t->n; i++) {
         const int node = v->order[i].node;
-        if (i == 0 || v->order[i].i_step != v->order[i - 1].i_step) {
-            if (v->n_levels == MAX_LEVELS) break;
+        if (i == 0 || v->order[i].i_step != v->order[i - 1].i_step)
             v->levels[v->n_levels++].i_step = v->order[i].i_step;
-        }
         level *l = &v->levels[v->n_levels - 1];
         l->n++;
         l->n_shown += v->shown[node];
@@ -235,8 +237,11 @@ static void draw(kac_text *text, const view *v) {
 kac_status kac_tree_file_draw(kac_text *text, const kac_tree_file *t) {
     view v;
     kac_status s = init_view(&v, t);
-    if (s == KAC_OK) {
-        choose(&v);
+    const int n_levels = s == KAC_OK ? count_levels(&v) : 0;
+    if (n_levels > MAX_LEVELS) {
+        kac_text_add(text, "<p class=\"note\">A tree of %d levels is too deep to draw.</p>\n", n_levels);
+    } else if (s == KAC_OK) {
+        choose(&v, n_levels);
         place_nodes(&v);
         draw(text, &v);
     }

@@ -51,6 +51,19 @@ probed "$dir/tune/index.html" "$dir/alone/tune.html"
 expect 1100,900 "$dir/alone/tune.html" 12
 expect 390,800 "$dir/alone/tune.html" 12
 
+# the page of a bench: its pictures stay files, those of closed prompts are not fetched; then a tree of its own
+python3 tests/report/make_bench_fixture.py "$dir/bench"
+"$KAC_BINARY" report "$dir/bench" >"$dir/said"
+browse 1100,900 "$dir/bench/index.html"
+if grep -F ':CONSOLE' "$dir/log"; then echo "the page of a bench wrote to the console"; fail=1; fi
+probed "$dir/bench/index.html" "$dir/bench/probe.html"
+sed -i 's/ loading="lazy"//' "$dir/bench/probe.html"
+expect 1100,900 "$dir/bench/probe.html" 48
+expect 390,800 "$dir/bench/probe.html" 48
+view=$(ls "$dir/bench/views/"*.html | head -1)
+probed "$view" "$dir/bench/views/probe.html"
+expect 390,800 "$dir/bench/views/probe.html" 0
+
 # the check must be able to fail: a console message is seen
 printf '<script>console.error("probe")</script>' >>"$dir/alone/probe.html"
 browse 1100,900 "$dir/alone/probe.html"
