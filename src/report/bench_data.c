@@ -14,6 +14,12 @@ enum {
 
 /* ---- bench.json ---- */
 
+static int find_method(const kac_bench_data *d, const char *label) {
+    for (int i = 0; label != NULL && i < d->n_methods; i++)
+        if (strcmp(d->methods[i].label, label) == 0) return i;
+    return -1;
+}
+
 static int size_of(const cJSON *list) {
     return cJSON_IsArray(list) ? cJSON_GetArraySize(list) : 0;
 }
@@ -90,6 +96,24 @@ static kac_status read_prompts(kac_bench_data *d) {
     return KAC_OK;
 }
 
+/* Methods that cannot run with a budget have no cells there. */
+static void read_costs(kac_bench_data *d) {
+    const cJSON *v;
+    if (d->unit != KAC_BENCH_IN_NFE) return;
+    cJSON_ArrayForEach(v, kac_run_at(d->file.root, "costs")) {
+        const int m = find_method(d, kac_run_text(v, "label", NULL));
+        const double least = kac_run_number(v, "particle_nfe");
+        if (m >= 0 && isfinite(least)) d->methods[m].least = least;
+    }
+}
+
+static void count_possible(kac_bench_data *d) {
+    read_costs(d);
+    for (int m = 0; m < d->n_methods; m++)
+        for (int b = 0; b < d->n_budgets; b++)
+            d->n_possible += d->budgets[b] >= d->methods[m].least ? d->n_prompts * d->n_seeds : 0;
+}
+
 static kac_status read_file(kac_bench_data *d) {
     KAC_TRY(read_methods(d));
     KAC_TRY(read_numbers(&d->budgets, &d->n_budgets, d, "budgets", KAC_BENCH_MAX_BUDGETS));
@@ -114,6 +138,7 @@ static kac_status read_file(kac_bench_data *d) {
     d->index = kac_alloc((size_t)n * sizeof *d->index);
     if (d->index == NULL) return KAC_E_MEMORY;
     memset(d->index, 0xff, (size_t)n * sizeof *d->index);
+    count_possible(d);
     return KAC_OK;
 }
 
@@ -129,12 +154,6 @@ static size_t place_of(const kac_bench_data *d, int method, int budget, int prom
 static int find_number(const double *list, int n, double v) {
     for (int i = 0; i < n; i++)
         if (list[i] == v || (list[i] != floor(list[i]) && fabs(list[i] - v) <= 1e-9 * fabs(list[i]))) return i;
-    return -1;
-}
-
-static int find_method(const kac_bench_data *d, const char *label) {
-    for (int i = 0; label != NULL && i < d->n_methods; i++)
-        if (strcmp(d->methods[i].label, label) == 0) return i;
     return -1;
 }
 

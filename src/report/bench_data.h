@@ -3,7 +3,8 @@
  *     BENCH/bench.json      "kac_bench": 1, "methods": [{"label", "method", "target": text, "baseline": true, "options"}, …],
  *                           "budgets": [numbers], "budget_unit": "nfe" | "seconds" | "particles",
  *                           "prompts": [{"text", "category", "id"}, …],
- *                           "seeds": [numbers], "rewards", "judges": [specs], "model", "machine", "description": objects to show
+ *                           "seeds": [numbers], "rewards", "judges": [specs], "model", "machine", "description": objects to show,
+ *                           "costs": [{"label", "particle_nfe": least NFE that the method can spend}, …]
  *     BENCH/results.jsonl   one line per finished cell, appended by several processes; the last line may be cut by a kill; of two lines
  *                           for one cell the later counts:
  *         {"method": LABEL, "budget", "prompt": index, "seed", "reward", "mean_reward", "judges": {NAME: value}, "mean_judges",
@@ -52,6 +53,7 @@ typedef struct kac_bench_method {
     const char *label, *method, *target;
     const cJSON *options; /* NULL: none */
     bool baseline;        /* what speed-ups are measured against */
+    double least;         /* budget below which it cannot run at all: no cells there; 0: none */
 } kac_bench_method;
 
 typedef struct kac_bench_prompt {
@@ -81,6 +83,7 @@ typedef struct kac_bench_data {
     kac_bench_cell *cells;
     double *values; /* [n_cells, KAC_BENCH_MAX_QUANTITIES]; NAN: not said */
     int n_cells, n_done, n_failed;
+    int n_possible;                   /* cells that can be done: budgets are not below what a method needs */
     int n_bad_lines, n_strange_lines; /* no JSON object; of a cell that bench.json does not have */
     int32_t *index;                   /* [n_methods, n_budgets, n_prompts, n_seeds]: the cell, −1: none yet */
 } kac_bench_data;

@@ -21,9 +21,8 @@ static kac_status add_page(kac_bench_page *p) {
 }
 
 static void fill_info(kac_bench_report_info *info, const kac_bench_data *d) {
-    *info = (kac_bench_report_info){.n_cells = d->n_methods * d->n_budgets * d->n_prompts * d->n_seeds,
-                                    .n_done = d->n_done,
-                                    .n_failed = d->n_failed};
+    *info = (kac_bench_report_info){
+        .n_cells = KAC_MAX(d->n_possible, d->n_done), .n_done = d->n_done, .n_failed = d->n_failed};
 }
 
 static kac_status write_file(const char *folder, const char *name, const kac_text *text) {

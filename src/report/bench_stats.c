@@ -227,7 +227,7 @@ static kac_bench_target target_of(const kac_bench_curves *value, const kac_bench
     kac_bench_target t = {.method = -1, .value = NAN, .cost = NAN};
     for (int m = 0; m < d->n_methods; m++) {
         const int n = d->methods[m].baseline ? points_of(x, y, value, cost, m, draw) : 0;
-        if (n == 0 || y[n - 1] <= t.value) continue;
+        if (n == 0 || y[n - 1] < t.value) continue; /* of two alike the later: best-of-n, not none */
         t = (kac_bench_target){.method = m, .value = y[n - 1], .cost = x[n - 1]};
     }
     return t;

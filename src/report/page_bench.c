@@ -168,7 +168,7 @@ static void add_headline_row(kac_bench_page *p, int method, int budget, const in
     kac_text *t = p->t;
     kac_text_add(t, "<tr>");
     kac_bench_method_head(t, d, method);
-    kac_text_add(t, "<td>");
+    kac_text_add(t, "<td class=\"aim\">");
     kac_html_escape(t, d->methods[method].target);
     kac_text_add(t, "</td>");
     for (int i = 0; i < n; i++)

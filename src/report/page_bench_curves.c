@@ -9,7 +9,7 @@
 typedef struct method_lines {
     double *values; /* x, y, lo, hi of each method: [n_methods, 4, n_budgets] */
     kac_chart_line lines[KAC_BENCH_MAX_METHODS];
-    char groups[KAC_BENCH_MAX_METHODS][12]; /* "m0" … */
+    char groups[KAC_BENCH_MAX_METHODS][16]; /* "m0" … */
     int n;
 } method_lines;
 
@@ -143,7 +143,7 @@ kac_status kac_page_bench_curves(kac_bench_page *p) {
     int best[KAC_BENCH_MAX_QUANTITIES], all[KAC_BENCH_MAX_QUANTITIES], some[KAC_COUNT_OF(inner)], n_some = 0;
     const int n_best = kac_bench_qualities(best, p, false), n_all = kac_bench_qualities(all, p, true);
     if (n_best == 0) return KAC_OK;
-    kac_text_add(p->t, "<section><h2>Quality against compute</h2>\n");
+    kac_text_add(p->t, "<section><h2>At every budget</h2>\n");
     for (int i = 0; i < n_all; i++) add_table(p, all[i], i == 0);
     add_legend(p);
     kac_text_add(p->t, "<div class=\"curves\">\n");

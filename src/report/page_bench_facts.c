@@ -19,6 +19,19 @@ static void add_value(kac_text *t, const cJSON *v) {
     kac_free(text);
 }
 
+/* A list within a table: an entry a line. */
+static void add_entry(kac_text *t, const cJSON *v) {
+    const cJSON *e;
+    if (!cJSON_IsArray(v)) {
+        add_value(t, v);
+        return;
+    }
+    cJSON_ArrayForEach(e, v) {
+        add_value(t, e);
+        kac_text_add(t, e->next != NULL ? "<br>" : "");
+    }
+}
+
 static void add_pairs(kac_text *t, const cJSON *object) {
     const cJSON *v;
     kac_text_add(t, "<table class=\"pairs\">\n");
@@ -26,7 +39,7 @@ static void add_pairs(kac_text *t, const cJSON *object) {
         kac_text_add(t, "<tr><th>");
         kac_html_escape(t, v->string);
         kac_text_add(t, "</th><td>");
-        add_value(t, v);
+        add_entry(t, v);
         kac_text_add(t, "</td></tr>\n");
     }
     kac_text_add(t, "</table>\n");
@@ -81,8 +94,10 @@ static void add_errors(kac_bench_page *p) {
 }
 
 void kac_page_bench_facts(kac_bench_page *p) {
-    static const char *const keys[] = {"rewards", "judges", "model", "machine", "description", "version", "command"};
-    static const char *const names[] = {"Rewards", "Judges", "Model", "Machine", "Description", "Version", "Command"};
+    static const char *const keys[] = {"rewards", "judges",      "model",   "machine",
+                                       "costs",   "description", "version", "command"};
+    static const char *const names[] = {"Rewards", "Judges",      "Model",   "Machine",
+                                        "Costs",   "Description", "Version", "Command"};
     kac_text *t = p->t;
     kac_text_add(t, "<section><h2>How it was measured</h2>\n");
     add_errors(p);

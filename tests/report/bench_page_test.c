@@ -84,6 +84,18 @@ static void done_again(void) {
     kac_bench_data_free(&d);
 }
 
+/* Budgets below what a method needs have no cells; nothing is missing there. */
+static void impossible_cells(void) {
+    kac_text page;
+    kac_bench_report_info info;
+    bench_write("{\"methods\": [{\"label\": \"a\"}, {\"label\": \"b\"}], \"budgets\": [10, 20], \"seeds\": [0], "
+                "\"prompts\": [\"p\", "
+                "\"q\"], \"costs\": [{\"label\": \"b\", \"particle_nfe\": 15}, {\"label\": \"c\"}, 3]}");
+    CHECK_OK(kac_bench_report_render(&page, temp_dir(), &info));
+    CHECK(info.n_cells == 6 && strstr(page.s, "0 of 6 cells are finished") != NULL);
+    kac_text_free(&page);
+}
+
 static void refused(const char *text, const char *why, kac_status status) {
     kac_bench_data d;
     line(0, 25, 0, 3, 0.5, "");
@@ -140,7 +152,7 @@ static void whole_page(void) {
     CHECK(info.n_images == 18 && count(page.s, "<img") == 18 && count(page.s, "loading=\"lazy\"") == 18);
     CHECK(count(page.s, "src=\"javascript%3Aalert%281%29/a%20b%23c.png\"") == 18);
     CHECK(count(page.s, "class=\"toggle\"") == 2 && count(page.s, "#m1:not(:checked)~.curves .m1{display:none}") == 1);
-    CHECK(strstr(page.s, "<td>the &lt;mode&gt;</td>") != NULL);
+    CHECK(strstr(page.s, "<td class=\"aim\">the &lt;mode&gt;</td>") != NULL);
     /* means 0.11, 0.21, 0.31 and 0.21, 0.41, 0.61: the second reaches 0.31 half way from 25 to 50, at 25 √2 of 100 */
     CHECK(strstr(page.s, "2.83×") != NULL);
     CHECK(strstr(page.s, "over-optimises from") != NULL); /* the judge is 1 − reward */
@@ -209,6 +221,7 @@ static void files(void) {
 int main(void) {
     strange_lines();
     done_again();
+    impossible_cells();
     strange_descriptions();
     whole_page();
     unfinished();
