@@ -3,7 +3,7 @@
  * Q = (N − first states) / K next states, numbered. The first whose r(x0-hat) beats the best so far is taken, and what it left of Q rolls over
  * to the next step; if none does, the best of the step is taken. The last step but one, whose x0-hat is the sample, draws until all is spent.
  *
- * Candidates are drawn --at-once by --at-once; those behind the winner of such a batch count as spent, and are not looked at, so 1 is the
+ * Candidates are drawn --at-once by --at-once; those behind the winner of such a batch count as spent and are not looked at: 1 is the
  * published rule. N is --nfe, or particles × steps. The results are the best candidates of the end, of which the best has all the weight. */
 #include "base/base.h"
 #include "samplers/candidates.h"
@@ -13,7 +13,7 @@
 
 static const kac_option_spec options[] = {{"init", 0, KAC_OPT_INT, NULL, 1, 1000000, NULL, "N",
                                            "first states to choose from (default: a tenth of the budget)", false},
-                                          {"at-once", 0, KAC_OPT_INT, "1", 1, 100000, NULL, "N",
+                                          {"at-once", 0, KAC_OPT_INT, "4", 1, 100000, NULL, "N",
                                            "candidates of a prompt that go through the network together; more than 1 "
                                            "is faster, and spends those behind the winner",
                                            false},

@@ -5,6 +5,7 @@
 
 #include "base/base.h"
 #include "check.h"
+#include "samplers/gaussian.h"
 #include <kac/mixture.h>
 #include <kac/steer.h>
 
@@ -52,6 +53,23 @@ static inline kac_reward *exact_reward(void) {
     kac_reward *r = NULL;
     CHECK_OK(kac_quadratic_parse(&r, EXACT_REWARD, strlen(EXACT_REWARD), "R"));
     return r;
+}
+
+/* Which component of instance G, tilted by exp(lambda r), a point belongs to, as probabilities. */
+static inline void exact_membership(double lambda, const double *x, double *out) {
+    static const double pi[3] = {0.5, 0.3, 0.2}, mean[3][2] = {{-2, 0}, {2, 1}, {0, -2.5}};
+    static const double cov[3][3] = {{0.25, 0, 0.25}, {0.5, 0.1, 0.4}, {0.3, 0, 0.8}}; /* xx, xy, yy */
+    static const double A[2] = {1, 0.5}, b[2] = {0.2, -0.1}, centre[2] = {1, 1}, c = 0.3;
+    double log_p[3];
+    for (int k = 0; k < 3; k++) { /* prior component times exp(lambda r): the tilted component up to one constant */
+        const double det = cov[k][0] * cov[k][2] - cov[k][1] * cov[k][1], u = x[0] - mean[k][0], v = x[1] - mean[k][1];
+        const double square = (cov[k][2] * u * u - 2 * cov[k][1] * u * v + cov[k][0] * v * v) / det;
+        log_p[k] = log(pi[k]) - 0.5 * log(det) - 0.5 * square;
+        log_p[k] += lambda * (c + b[0] * x[0] + b[1] * x[1] -
+                                 0.5 * (A[0] * pow(x[0] - centre[0], 2) + A[1] * pow(x[1] - centre[1], 2)));
+    }
+    const double all = kac_log_sum_exp(log_p, 3);
+    for (int k = 0; k < 3; k++) out[k] = exp(log_p[k] - all);
 }
 
 /* "lambda=1 potential=max": options of a method, set from one line. */

@@ -7,23 +7,6 @@
 #include "samplers/resample.h"
 #include "samplers/swarm.h"
 
-/* Which component of the tilted mixture a point belongs to, as probabilities; needs the tilted components of instance G. */
-static void tilted_membership(const exact_answer *a, const double *x, double *out) {
-    static const double pi[3] = {0.5, 0.3, 0.2}, mean[3][2] = {{-2, 0}, {2, 1}, {0, -2.5}};
-    static const double cov[3][3] = {{0.25, 0, 0.25}, {0.5, 0.1, 0.4}, {0.3, 0, 0.8}}; /* xx, xy, yy */
-    static const double A[2] = {1, 0.5}, b[2] = {0.2, -0.1}, centre[2] = {1, 1}, c = 0.3;
-    double log_p[3];
-    for (int k = 0; k < 3; k++) { /* prior component times exp(lambda r): the tilted component up to one constant */
-        const double det = cov[k][0] * cov[k][2] - cov[k][1] * cov[k][1], u = x[0] - mean[k][0], v = x[1] - mean[k][1];
-        const double square = (cov[k][2] * u * u - 2 * cov[k][1] * u * v + cov[k][0] * v * v) / det;
-        log_p[k] = log(pi[k]) - 0.5 * log(det) - 0.5 * square;
-        log_p[k] += a->lambda * (c + b[0] * x[0] + b[1] * x[1] -
-                                 0.5 * (A[0] * pow(x[0] - centre[0], 2) + A[1] * pow(x[1] - centre[1], 2)));
-    }
-    const double all = kac_log_sum_exp(log_p, 3);
-    for (int k = 0; k < 3; k++) out[k] = exp(log_p[k] - all);
-}
-
 typedef kac_status runner(kac_particles *out, kac_process *p, kac_reward *r, const void *how, double lambda);
 
 /* A method as "name: its option line"; without a name it is fk. */
@@ -55,7 +38,7 @@ static bool agrees_with_target(runner *run, const void *how, const exact_answer 
             for (int i = 0; i < k; i++) {
                 const double *x = kac_mixture_point(kac_mixture_process(m), g * k + i, KAC_STAGE_FINAL);
                 double member[3];
-                tilted_membership(a, x, member);
+                exact_membership(a->lambda, x, member);
                 sums[0] += w[i] * out.rewards[g * k + i];
                 for (int j = 0; j < 3; j++) sums[1 + j] += w[i] * member[j];
                 for (int j = 0; j < 2; j++) sums[4 + j] += w[i] * x[j];
@@ -316,7 +299,10 @@ int main(void) {
     test_quadrature(&full, "tds", "lambda=1.5 gradient-clip=0.5");
     test_quadrature(&half, "tds", "lambda=1.5 gradient-clip=0.5");
     test_quadrature(&full, "das", "lambda=1.5 gradient-clip=0.5");
+    test_quadrature(&half, "das", "lambda=1.5 tempering=linear gradient-clip=0.3");
+    test_quadrature(&full, "svdd", "lambda=1.5 candidates=2");
     test_quadrature(&half, "svdd", "lambda=1.5 candidates=4");
+    test_quadrature(&full, "best-of-n", "lambda=1.5");
     test_quadrature(&half, "is", "lambda=1.5 gradient-scale=0.5 gradient-clip=0.3");
     test_methods();
     test_mistakes();

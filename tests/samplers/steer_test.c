@@ -324,6 +324,30 @@ static void test_shift(void) {
     }
 }
 
+/* The same for every method that claims the law. */
+static void test_shift_of_claims(void) {
+    for (int i = 0; i < KAC_COUNT_OF(exact_claims); i++) {
+        char method[32], line[128];
+        const char *colon = strchr(exact_claims[i].how, ':');
+        if (exact_claims[i].guided) continue;
+        snprintf(method, sizeof method, "%.*s", (int)(colon - exact_claims[i].how), exact_claims[i].how);
+        snprintf(line, sizeof line, "lambda=0.7%s", colon + 1);
+        shifted none = make_shifted(0), far = make_shifted(40);
+        const result a = run_shifted(&none, (setup){.method = method, .line = line});
+        const result b = run_shifted(&far, (setup){.method = method, .line = line});
+        if (!CHECK(memcmp(a.x, b.x, sizeof a.x) == 0)) printf("  with %s\n", exact_claims[i].how);
+        for (int g = 0; g < GROUPS; g++) CHECK_NEAR(b.log_z[g], a.log_z[g] + 28, 1e-9);
+        for (int j = 1; j < K; j++) CHECK_NEAR(b.log_w[j] - b.log_w[0], a.log_w[j] - a.log_w[0], 1e-9);
+        kac_quadratic_destroy(none.inner);
+        kac_quadratic_destroy(far.inner);
+        /* at lambda 0 nothing is known of the reward */
+        snprintf(line, sizeof line, "lambda=0%s", colon + 1);
+        const result zero = run_setup((setup){.method = method, .line = line});
+        for (int g = 0; g < GROUPS; g++) CHECK(zero.log_z[g] == 0.0);
+        for (int j = 0; j < N; j++) CHECK(zero.log_w[j] == 0.0);
+    }
+}
+
 static void test_not_finite(void) {
     static const double bad[] = {NAN, INFINITY, -INFINITY};
     for (int i = 0; i < 3; i++) {
@@ -518,6 +542,7 @@ int main(void) {
     test_importance();
     test_groups();
     test_shift();
+    test_shift_of_claims();
     test_presets();
     test_code();
     test_refused_guidance();
@@ -538,7 +563,7 @@ int main(void) {
     test_checkpoints("code", "block=3 candidates=4", "exact", 0);
     test_checkpoints("dsearch", "beams=2 oversample=3 drop=linear widen=1.7 search=uniform", "exact", 0);
     test_checkpoints("dsearch", "beams=5 duplicate=3 replace=0.4", "ddim", 0.7);
-    test_checkpoints("rbf", "init=6", "exact", 0);
+    test_checkpoints("rbf", "init=6 at-once=1", "exact", 0);
     test_checkpoints("rbf", "at-once=3", "ddim", 1);
     test_damaged_checkpoint();
     test_genealogy();
