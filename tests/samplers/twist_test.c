@@ -202,8 +202,8 @@ int main(void) {
         test_twist("fk", 1.0, counts[i], "ess-threshold=0");
         test_twist("best-of-n", 1.0, counts[i], "");
         test_twist("is", 4.0, counts[i], "gradient-scale=0");
-        test_twist("tds", 1.0, counts[i], "gradient-scale=0 resampling=multinomial");
-        test_twist("das", 2.5, counts[i], "gradient-scale=0 tempering=none ess-threshold=1");
+        test_twist("tds", 1.0, counts[i], "gradient-scale=0 ess-threshold=0.9 resampling=multinomial");
+        test_twist("das", 2.5, counts[i], "gradient-scale=0 tempering=none");
         test_twist("svdd", 1.0, counts[i], "");
         test_twist("svdd", 4.0, counts[i], counts[i] % 2 == 0 ? "candidates=2" : "candidates=1");
     }
