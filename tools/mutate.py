@@ -58,10 +58,10 @@ MUTATIONS = [
     ("log-sum-exp instead of log-mean-exp as a node's value", S + "tree.c",
      "(sum - log(n)) / t->lambda;", "sum / t->lambda;", "tree"),
     ("a tree's paths weigh nothing", S + "tree.c", "*log_w -= log(n * (1.0 - epsilon) * share + epsilon);",
-     "*log_w -= 0.0 * log(n * (1.0 - epsilon) * share + epsilon);", "tree tree_law"),
+     "*log_w -= 0.0 * log(n * (1.0 - epsilon) * share + epsilon);", "tree"),
     ("a tree's weights leave out how many children there are", S + "tree.c",
      "*log_w -= log(n * (1.0 - epsilon) * share + epsilon);", "*log_w -= log((1.0 - epsilon) * share + epsilon);",
-     "tree tree_law"),
+     "tree"),
     ("children of one node draw the same noise", S + "tree.c", "(uint64_t)(node->level + 1)) + (uint64_t)index);",
      "(uint64_t)(node->level + 1)) + 0 * (uint64_t)index);", "tree"),
     # ---- published: SVDD, TDS, importance sampling

@@ -386,6 +386,41 @@ static void test_observation(void) {
     run_dps("score, last half", 100, 1, "lambda=1 gradient-clip=0 gradient-start=0.5", false, 0, &off[0], &ratio[0]);
 }
 
+/* ---- after a resampling every particle follows its own gradient, not that of the one whose place it took ---- */
+
+static kac_status (*plain_shift)(kac_process *p, int i_step, const int *slots, int n, const float *shift);
+static kac_reward *followed;
+static int n_followed;
+
+static kac_status checked_shift(kac_process *p, int i_step, const int *slots, int n, const float *shift) {
+    for (int i = 0; i < n; i++) {
+        float d_x0[D], d_x[D];
+        double value;
+        CHECK_OK(followed->grad(followed, p, &slots[i], 1, KAC_STAGE_PREDICTED, &value, d_x0));
+        CHECK_OK(p->pull(p, i_step, &slots[i], 1, d_x0, d_x));
+        const double a = (double)shift[D * i], b = (double)shift[D * i + 1], u = (double)d_x[0], v = (double)d_x[1];
+        const double lengths = sqrt((a * a + b * b) * (u * u + v * v));
+        CHECK(fabs(a * v - b * u) <= 1e-4 * lengths && a * u + b * v >= 0);
+        n_followed++;
+    }
+    return plain_shift(p, i_step, slots, n, shift);
+}
+
+static void test_follow(const char *method, const char *line) {
+    kac_mixture *m = exact_mixture("exact", 0, 2, 32, 3);
+    kac_process p = *kac_mixture_process(m);
+    kac_particles out = {0};
+    followed = exact_reward();
+    plain_shift = p.shift;
+    p.shift = checked_shift;
+    n_followed = 0;
+    CHECK_OK(exact_run(&out, &p, followed, NULL, method, line, 1));
+    CHECK(n_followed > 32 * 2 * EXACT_STEPS / 2);
+    kac_particles_free(&out);
+    kac_quadratic_destroy(followed);
+    kac_mixture_destroy(m);
+}
+
 static void test_refused(void) {
     kac_mixture *m = exact_mixture("exact", 0, 1, 4, 3);
     kac_reward *r = exact_reward();
@@ -424,6 +459,9 @@ int main(void) {
     test_without_noise();
     test_gain();
     test_observation();
+    test_follow("tds", "lambda=2 resampling=multinomial");
+    test_follow("das", "lambda=2 ess-threshold=1 resampling=multinomial");
+    test_follow("fk", "lambda=2 gradient-scale=1 ess-threshold=1 score-every=1");
     test_refused();
     return check_done();
 }
