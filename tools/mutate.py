@@ -12,6 +12,7 @@ import argparse
 import concurrent.futures
 import glob
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -172,8 +173,8 @@ class Build:
             return "it does not end"
         if ran.returncode == 0:
             return None
-        lines = [line for line in ran.stdout.splitlines() if "failed:" in line or "internal error" in line]
-        return lines[0].rsplit("/", 1)[-1].strip() if lines else "it stops with %d" % ran.returncode
+        found = re.search(r"(\w+\.[ch]:\d+): (.*)", ran.stdout)
+        return found.group(1) if found else "it stops with %d" % ran.returncode
 
 
 def try_one(build, mutation):
@@ -225,7 +226,7 @@ def main():
             said = try_one(build, mutation)
             survived = said == "SURVIVES" or ":" not in said or said[:4] in ("FITS", "DOES")
             bad += survived
-            print("%-6s %-22s %-80s %s" % ("!!" if survived else "caught", os.path.basename(mutation[1]), mutation[0], said[:90]),
+            print("%-6s %-22s %-80s %s" % ("MISSED" if survived else "caught", os.path.basename(mutation[1]), mutation[0], said[:90]),
                   flush=True)
     print("%d mutations, %d not caught" % (len(chosen), bad))
     return 1 if bad else 0
