@@ -4,6 +4,7 @@
     python3 tools/mutate.py              all; a table of which test caught what; exit 1 when one survives or fits no more
     python3 tools/mutate.py systematic   those whose description has this word
     python3 tools/mutate.py --list
+    python3 tools/mutate.py --fits       only whether every line is still there, in an instant
 
 The source is copied to a temporary folder; a mutation is one line of a file replaced by another. Only the methods, src/base and the
 named tests are compiled, so it takes minutes. A mutation whose line is not there any more must be written anew, not dropped: the
@@ -76,13 +77,21 @@ MUTATIONS = [
      "s->log_w[i] -= lambda * s->rewards[i];", "steer"),
     ("p / q upside down", S + "swarm.c", "s->log_w[i] += s->weights_before[i];", "s->log_w[i] -= s->weights_before[i];",
      "twist"),
-    ("p / q left out", S + "swarm.c", "s->log_w[i] += s->weights_before[i];", "", "twist"),
+    ("p / q left out", S + "swarm.c", "s->log_w[i] += s->weights_before[i];",
+     "s->log_w[i] += 0.0 * s->weights_before[i];", "twist"),
     ("the density of a shifted step of the wrong sign", S + "mixture.c",
      "ratio -= (2.0 * s * (double)z[i] + d) * d / (2.0 * s * s);",
      "ratio += (2.0 * s * (double)z[i] + d) * d / (2.0 * s * s);", "guidance"),
     ("the density of a shifted step without the square of the shift", S + "mixture.c",
      "(2.0 * s * (double)z[i] + d) * d / (2.0 * s * s)", "2.0 * s * (double)z[i] * d / (2.0 * s * s)", "guidance"),
     ("a twist is not remembered", S + "twisted.c", "        s->memory[i] = twist;", "", "chain"),
+    # ---- published: Psi-Sampler
+    ("ancestors of an earlier resampling where there was none", S + "swarm.c",
+     "for (int i = 0; i < s->n; i++) s->ancestors[i] = i % k;", "", "steer guidance"),
+    ("a chain takes every proposal", S + "psi.c", "if (!(log(u) < log_ratio)) return;",
+     "if (isnan(log(u) + log_ratio)) return;", "psi"),
+    ("a chain's acceptance upside down", S + "psi.c", "if (!(log(u) < log_ratio)) return;",
+     "if (!(log(u) < -log_ratio)) return;", "psi"),
     # ---- bookkeeping
     ("weights are kept after a resampling", S + "swarm.c", "        memset(log_w, 0, (size_t)k * sizeof(double));", "",
      "chain twist"),
@@ -203,16 +212,33 @@ def try_one(build, mutation):
         build.compile(path)
 
 
+def fits(mutations):
+    bad = 0
+    for what, path, before, _, tests in mutations:
+        with open(os.path.join(ROOT, path)) as f:
+            n = f.read().count(before)
+        missing = [t for t in tests.split() if not os.path.exists(os.path.join(ROOT, "tests/samplers/%s_test.c" % t))]
+        if n != 1 or missing:
+            bad += 1
+            print("tools/mutate.py, '%s': %s" % (what, "no test " + missing[0] if missing else
+                                                 "its line is in %s %d times; say it as it is now:\n    %s" % (path, n, before)))
+    print("%d mutations, %d to be written anew" % (len(mutations), bad))
+    return 1 if bad else 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("word", nargs="?", default="", help="only mutations whose description or file has it")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--fits", action="store_true")
     args = parser.parse_args()
     chosen = [m for m in MUTATIONS if args.word in m[0] or args.word in m[1]]
     if args.list:
         for m in chosen:
             print("%-24s %s" % (m[1], m[0]))
         return 0
+    if args.fits:
+        return fits(chosen)
     tests = sorted({t for m in chosen for t in m[4].split()})
     bad = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -1,5 +1,6 @@
 /* What must hold to the bit or to rounding for every method: identities, genealogy, counts, stopping and continuing, refusals. */
 #include "exact.h"
+#include "samplers/swarm.h"
 #include <stdlib.h>
 
 enum { GROUPS = 3, K = 8, N = GROUPS * K };
@@ -324,6 +325,20 @@ static void test_shift(void) {
     }
 }
 
+/* The arithmetic of log-weights, far from 0 too. */
+static void test_weights(void) {
+    for (int i = 0; i < 3; i++) {
+        const double far = -900.0 + 900.0 * i, equal[4] = {far, far, far, far}, two[2] = {far, far + log(3.0)};
+        double w[2];
+        kac_log_weights_normalise(w, two, 2);
+        CHECK_NEAR(kac_log_weights_ess(equal, 4), 4, 1e-12);
+        CHECK_NEAR(kac_log_weights_ess(two, 2), 1.6, 1e-12);
+        CHECK_NEAR(kac_log_weights_log_mean(equal, 4), far, 1e-12);
+        CHECK_NEAR(kac_log_weights_log_mean(two, 2), far + log(2.0), 1e-12);
+        CHECK_NEAR(w[1], 0.75, 1e-12);
+    }
+}
+
 /* The same for every method that claims the law. */
 static void test_shift_of_claims(void) {
     for (int i = 0; i < KAC_COUNT_OF(exact_claims); i++) {
@@ -543,6 +558,7 @@ int main(void) {
     test_groups();
     test_shift();
     test_shift_of_claims();
+    test_weights();
     test_presets();
     test_code();
     test_refused_guidance();
