@@ -115,6 +115,21 @@ static void test_best_child(void) {
     CHECK(l.call_size[0] == 3 && l.call_size[1] == 3 && l.call_size[2] == 1); /* 7 candidates through 3 slots */
 }
 
+/* The best beams stay: the first is the best of all that the step has seen. */
+static void test_best_beams(void) {
+    static recorder l;
+    const outcome o = run("dsearch: beams=3 oversample=4 duplicate=2 drop=linear", 1, 12, 0, &l);
+    const double *value = l.value;
+    CHECK_OK(o.status);
+    for (int i = 0; i < EXACT_STEPS - 1; i++) {
+        const int beams = beams_after("linear", 3, 12, i - 1), n = beams * (2 * 12 / beams);
+        double best = -INFINITY;
+        for (int j = 0; j < n; j++) best = fmax(best, value[j]);
+        CHECK(l.step_reward[i] == best);
+        value += n;
+    }
+}
+
 /* Slots are only how many go through the network at once; other prompts change nothing. */
 static void test_slots(const char *how, int n_results, int few, int many) {
     const outcome a = run(how, 1, few, 400, NULL), b = run(how, 1, many, 400, NULL), c = run(how, 3, many, 400, NULL);
@@ -211,6 +226,7 @@ static void test_refusals(void) {
 int main(void) {
     test_beams();
     test_best_child();
+    test_best_beams();
     test_replace();
     test_slots("dsearch: beams=3 duplicate=4", 3, 3, 16);
     test_slots("dsearch: beams=2 oversample=3 drop=linear duplicate=3", 2, 6, 13);
