@@ -82,7 +82,7 @@ kac_status kac_page_search(kac_page *p, int group) {
     kac_status s = points == NULL || columns == NULL ? KAC_E_MEMORY : KAC_OK;
     if (s == KAC_OK) {
         const int n = points_of(points, p->d->events, group);
-        if (n > 0) add_curves(p->t, points, columns, n);
+        if (n > 1) add_curves(p->t, points, columns, n);
         if (tree != NULL) s = add_tree(p, tree);
     }
     kac_free(points), kac_free(columns);
