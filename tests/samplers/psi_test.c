@@ -233,6 +233,7 @@ int main(void) {
     test_ratio();
     test_chain_law("0.5", 3);
     test_chain_law("2", 1);
+    test_chain_law("3.5", 8); /* most proposals are far off: without their refusal the law is another */
     test_particles();
     test_resume();
     return check_done();
