@@ -231,6 +231,11 @@ static bool always(const kac_options *o) {
     return true;
 }
 
+/* Every state of a chain costs an evaluation and its gradient another. */
+static int64_t nfe_beside(const kac_options *o) {
+    return 2 * kac_options_int(o, "chains") * (1 + kac_options_int(o, "burn-in") + kac_options_int(o, "chain-steps"));
+}
+
 const kac_method kac_method_psi = {
     .name = "psi",
     .summary = "guided particles that begin where Markov chains on the first noise have found good rewards",
@@ -239,4 +244,5 @@ const kac_method kac_method_psi = {
     .run = run,
     .needs_density = true,
     .needs_grad = always,
-    .presets = presets};
+    .presets = presets,
+    .nfe_beside = nfe_beside};

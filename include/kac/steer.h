@@ -58,6 +58,8 @@ typedef struct kac_method {
     /* Whether it will follow gradients under these options; the process and the reward need one then. NULL: never. */
     bool (*needs_grad)(const kac_options *options);
     const kac_preset *presets; /* of its option "preset"; NULL: none */
+    /* Evaluations of each group, under these options, that are spent beside those of the particles' steps. NULL: none. */
+    int64_t (*nfe_beside)(const kac_options *options);
 } kac_method;
 
 /* Gives every option that was not set, and that `options` has, what the preset says that its option "preset" names. Does nothing without

@@ -60,6 +60,7 @@ static kac_latent_setup setup_of(kac_bench_models *m, int way, int budget, int n
                           .guided = is_guided(w)};
     snprintf(m->density_for, sizeof m->density_for, "%s", w->label);
     if (w->method->needs_density) s.density_for = m->density_for;
+    if (w->method->nfe_beside != NULL) s.nfe_beside = w->method->nfe_beside(w->options);
     if (p->unit == KAC_UNIT_NFE && !w->method->anytime) s.nfe = (int64_t)p->budgets[budget];
     return s;
 }

@@ -174,6 +174,7 @@ kac_status kac_generate_latent(kac_job *j) {
     snprintf(density_for, sizeof density_for, "--steer %s", j->method->name);
     if (j->method->needs_density) setup.density_for = density_for;
     if (!j->method->anytime) setup.nfe = j->nfe;
+    if (j->method->nfe_beside != NULL) setup.nfe_beside = j->method->nfe_beside(j->options);
     setup.guided = j->n_rewards > 0 && j->method->needs_grad != NULL && j->method->needs_grad(j->options);
     if (j->n_prompts == 0) setup.prompts = setup.plain = &nothing, setup.n_prompts = 1;
     char *merges = kac_path_join(j->args->weights_dir, "clip-tokenizer/bpe_simple_vocab_16e6.txt.gz");

@@ -165,7 +165,8 @@ static kac_status read_particles(kac_job *j) {
     const int n_steps = kac_mixture_process(m)->n_steps;
     kac_mixture_destroy(m);
     const bool guided = j->n_rewards > 0 && j->method->needs_grad != NULL && j->method->needs_grad(j->options);
-    return kac_budget_particles(&j->n_particles, j->nfe, n_steps, guided);
+    const int64_t beside = j->method->nfe_beside == NULL ? 0 : j->method->nfe_beside(j->options);
+    return kac_budget_particles(&j->n_particles, j->nfe, beside, n_steps, guided);
 }
 
 kac_status kac_generate_mixture(kac_job *j) {

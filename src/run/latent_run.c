@@ -28,11 +28,17 @@ static kac_status open_solver(kac_latent_run *r, const kac_options *o) {
     return kac_solver_init(&r->solver, &r->pipeline.schedule, &so);
 }
 
-kac_status kac_budget_particles(int *n, int64_t nfe, int n_steps, bool guided) {
+kac_status kac_budget_particles(int *n, int64_t nfe, int64_t beside, int n_steps, bool guided) {
     enum { MOST = 1000000 };
     const int64_t each = (int64_t)n_steps * (guided ? 2 : 1);
-    *n = (int)KAC_MIN(nfe / each, MOST);
+    *n = (int)KAC_MIN(KAC_MAX(nfe - beside, 0) / each, MOST);
     if (*n > 0) return KAC_OK;
+    if (beside > 0)
+        return KAC_FAIL(KAC_E_USAGE,
+                        "--nfe %lld is not enough for one particle: %d steps%s are %lld evaluations, and the method "
+                        "spends %lld beside them",
+                        (long long)nfe, n_steps, guided ? ", each with a gradient," : "", (long long)each,
+                        (long long)beside);
     return KAC_FAIL(KAC_E_USAGE, "--nfe %lld is not enough for one particle: %d steps%s are %lld evaluations",
                     (long long)nfe, n_steps, guided ? ", each with a gradient," : "", (long long)each);
 }
@@ -40,7 +46,7 @@ kac_status kac_budget_particles(int *n, int64_t nfe, int n_steps, bool guided) {
 static kac_status fill_options(kac_latent_run *r, const kac_latent_setup *s, int batch) {
     const kac_options *o = s->options;
     int n_per_group = (int)kac_options_int(o, "particles");
-    if (s->nfe > 0) KAC_TRY(kac_budget_particles(&n_per_group, s->nfe, r->solver.n_steps, s->guided));
+    if (s->nfe > 0) KAC_TRY(kac_budget_particles(&n_per_group, s->nfe, s->nfe_beside, r->solver.n_steps, s->guided));
     const int64_t n_slots = (int64_t)s->n_prompts * n_per_group;
     if (n_slots > 10000000) return KAC_FAIL(KAC_E_USAGE, "%lld particles in all are too many", (long long)n_slots);
     r->o = (kac_latent_options){.prompts = s->prompts,

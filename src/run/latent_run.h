@@ -36,7 +36,8 @@ typedef struct kac_latent_setup {
     int n_judges;
     const char *density_for; /* what needs a solver with a transition density, for the message; NULL: nothing does */
     bool guided; /* the method will follow gradients: room for them is planned, and rewards without one are refused */
-    int64_t nfe; /* as many particles as this many evaluations of states pay for; 0: as --particles says */
+    int64_t nfe_beside; /* of nfe, what the method spends beside its particles */
+    int64_t nfe;        /* as many particles as this many evaluations of states pay for; 0: as --particles says */
 } kac_latent_setup;
 
 typedef struct kac_latent_plan {
@@ -52,8 +53,9 @@ typedef struct kac_latent_plan {
     int n_steps, n_slots, n_per_group;
 } kac_latent_plan;
 
-/* Particles of each prompt that a budget pays for: one costs an evaluation a step, guided two. KAC_E_USAGE when there is none. */
-kac_status kac_budget_particles(int *n, int64_t nfe, int n_steps, bool guided);
+/* Particles of each prompt that a budget pays for: one costs an evaluation a step, guided two; `beside` is spent otherwise. KAC_E_USAGE when
+ * there is none. */
+kac_status kac_budget_particles(int *n, int64_t nfe, int64_t beside, int n_steps, bool guided);
 
 /* Rehearses the run without computing; chooses the batch (largest of 16, 8, … that fits in `available` bytes, unless --batch-size says).
  * Fails as the run itself would on missing files and wrong options, and with KAC_E_MEMORY when it cannot fit. */

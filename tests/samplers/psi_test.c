@@ -102,6 +102,10 @@ static void test_chain_law(const char *size, double lambda) {
     snprintf(line, sizeof line, "lambda=%g chain-size=%s burn-in=40 chain-steps=6 gradient-scale=0", lambda, size);
     CHECK_OK(exact_run(&out, &s.process, r, NULL, "psi", line, 3));
     CHECK(s.n == GROUPS * K && s.n_calls == 2 * 47 + 1 && isnan(out.log_z[0]));
+    CHECK(kac_mixture_evaluations(m) == GROUPS * (5 * 47 + K * STEPS)); /* gradients come on top */
+    kac_options *o = exact_options("psi", line);
+    CHECK(kac_method_find("psi")->nfe_beside(o) == 2 * 5 * 47);
+    kac_options_destroy(o);
     gaussian_law(lambda, a, mean, cov);
     printf("chains of size %s, lambda %g\n", size, lambda);
     for (int i = 0; i < D; i++) {
