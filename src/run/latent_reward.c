@@ -16,6 +16,8 @@ struct kac_latent_reward {
     const uint8_t **rgb; /* [n_slots] */
     kac_picture *pictures;
     double *scores; /* [n_slots, n_rewards] */
+    double *known;  /* [n_slots, n_row] values of the slots asked for, as far as they were known before */
+    bool *is_known; /* [n_slots] */
     int batch;      /* states in one gradient */
     int64_t count, grad_count;
     double ms, grad_ms;
@@ -90,13 +92,35 @@ static void share_values(kac_latent_reward *r, const int *slots, int n, kac_stag
     }
 }
 
+/* States may have changed places among the slots since they were scored: what is known of them is taken out before any of it is written
+ * over. */
+static void take_known(kac_latent_reward *r, const int *slots, int n, kac_stage stage) {
+    for (int i = 0; i < n; i++) {
+        const int source = find_scored(r, slots[i], stage);
+        r->is_known[i] = source >= 0;
+        if (source >= 0)
+            memcpy(r->known + i * r->n_row, r->values + source * r->n_row, (size_t)r->n_row * sizeof *r->known);
+    }
+}
+
+static void put_known(kac_latent_reward *r, const int *slots, int n, kac_stage stage) {
+    for (int i = 0; i < n; i++) {
+        if (!r->is_known[i]) continue;
+        memcpy(r->values + slots[i] * r->n_row, r->known + i * r->n_row, (size_t)r->n_row * sizeof *r->known);
+        r->scored_id[slots[i]] = kac_latent_state_id(r->latent, slots[i]);
+        r->stage[slots[i]] = (uint8_t)stage;
+    }
+}
+
 static kac_status latent_score(kac_reward *reward, kac_process *p, const int *slots, int n, kac_stage stage,
                                double *out) {
     kac_latent_reward *r = reward->self;
     (void)p;
     const double start_ms = kac_now_ms(), decoder_ms = kac_latent_counts_of(r->latent)->decoder_ms;
     const int n_new = list_distinct(r, slots, n, stage, false);
+    take_known(r, slots, n, stage);
     if (n_new > 0) KAC_TRY(score_new(r, n_new, stage));
+    put_known(r, slots, n, stage);
     share_values(r, slots, n, stage, out);
     r->ms += kac_now_ms() - start_ms - (kac_latent_counts_of(r->latent)->decoder_ms - decoder_ms);
     return KAC_OK;
@@ -158,8 +182,9 @@ static kac_status reward_init(kac_latent_reward *r, const kac_latent_options *o)
     r->values = kac_alloc(n * (size_t)r->n_row * sizeof *r->values),
     r->scores = kac_alloc(n * (size_t)r->n_rewards * sizeof *r->scores);
     r->rgb = kac_alloc(n * sizeof *r->rgb), r->pictures = kac_alloc(n * sizeof *r->pictures);
-    if (r->scored_id == NULL || r->stage == NULL || r->list == NULL || r->values == NULL || r->scores == NULL ||
-        r->rgb == NULL || r->pictures == NULL)
+    r->known = kac_alloc(n * (size_t)r->n_row * sizeof *r->known), r->is_known = kac_alloc(n * sizeof *r->is_known);
+    if (r->known == NULL || r->is_known == NULL || r->scored_id == NULL || r->stage == NULL || r->list == NULL ||
+        r->values == NULL || r->scores == NULL || r->rgb == NULL || r->pictures == NULL)
         return KAC_E_MEMORY;
     for (int j = 0; j < r->n_rewards; j++) r->rewards->parts[j]->batch = o->batch; /* as large as what was rehearsed */
     return kac_reward_set_prepare(r->rewards, o->prompts, o->n_groups);
@@ -194,7 +219,7 @@ kac_status kac_latent_reward_open(kac_latent_reward **out, kac_latent *l, kac_re
 void kac_latent_reward_close(kac_latent_reward *r) {
     if (r == NULL) return;
     kac_free(r->scored_id), kac_free(r->stage), kac_free(r->list), kac_free(r->values), kac_free(r->scores);
-    kac_free(r->rgb), kac_free(r->pictures);
+    kac_free(r->rgb), kac_free(r->pictures), kac_free(r->known), kac_free(r->is_known);
     kac_free(r);
 }
 
