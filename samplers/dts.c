@@ -80,7 +80,8 @@ typedef struct dts {
 
 static int32_t choose_by_share(const kac_tree_search *s, int group, int32_t node, int64_t draw, double *log_w) {
     const dts *d = s->method;
-    const double u = kac_rng_uniform((kac_key){s->seed, KAC_PURPOSE_SEARCH, 0}, (uint32_t)group, draw);
+    const double u =
+        kac_rng_uniform((kac_key){s->seed, KAC_PURPOSE_SEARCH, 0}, kac_process_group_key(s->process, group), draw);
     return kac_tree_draw(&s->groups[group].tree, node, d->epsilon, u, log_w);
 }
 
@@ -118,7 +119,8 @@ static void draw_results(const dts *d, int group, int64_t *chosen) {
     const kac_tree_search *s = &d->search;
     const kac_tree *t = &s->groups[group].tree;
     const int k = s->process->n_per_group;
-    const double u = kac_rng_uniform((kac_key){s->seed, KAC_PURPOSE_SEARCH, 1}, (uint32_t)group, 0);
+    const double u =
+        kac_rng_uniform((kac_key){s->seed, KAC_PURPOSE_SEARCH, 1}, kac_process_group_key(s->process, group), 0);
     double all = 0.0, sum = 0.0;
     int64_t last = 0;
     for (int64_t i = 0; i < t->n; i++) all += exp(d->log_prob[i]);

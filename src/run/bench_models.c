@@ -75,7 +75,10 @@ static kac_status set_budget(const kac_bench_plan *p, const kac_bench_way *w, in
 int kac_bench_particles(const kac_bench_models *m, int way, int budget) {
     const kac_bench_plan *p = m->plan;
     const double v = p->budgets[budget];
-    if (p->ways[way].method->anytime) return (int)kac_options_int(p->ways[way].options, "particles");
+    if (p->ways[way].method->anytime)
+        return p->unit == KAC_UNIT_NFE && v < (double)m->costs[way].least
+                   ? 0
+                   : (int)kac_options_int(p->ways[way].options, "particles");
     return p->unit == KAC_UNIT_PARTICLES ? (int)v : (int)KAC_MIN(v / (double)m->costs[way].least, 1e6);
 }
 
