@@ -39,13 +39,14 @@ static kac_tree_visit find(kac_tree_search *s, int g) {
     while (!kac_tree_is_sample(t, v.node)) {
         kac_tree_node *node = &t->nodes[v.node];
         const bool grows = node->n_asked < s->widening * pow((double)node->visits, s->power);
-        node->visits++;
         if (grows || node->n_children == 0) {
             v.index = node->n_asked++;
             v.key = kac_tree_child_key(t, v.node, v.index);
+            node->visits++;
             break;
         }
         v.node = s->choose(s, g, v.node, draw++, &v.log_w);
+        node->visits++;
     }
     return v;
 }
