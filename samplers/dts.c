@@ -10,34 +10,18 @@
 #include <math.h>
 #include <string.h>
 
+/* clang-format off */
 #define TREE_OPTIONS                                                                                                   \
     KAC_OPTION_LAMBDA,                                                                                                 \
-        {"rollouts",                                                                                                   \
-         0,                                                                                                            \
-         KAC_OPT_INT,                                                                                                  \
-         NULL,                                                                                                         \
-         1,                                                                                                            \
-         1000000,                                                                                                      \
-         NULL,                                                                                                         \
-         "R",                                                                                                          \
-         "of a prompt that run at once (default: as many as particles, at most 16); 1: serial, as published",          \
-         false},                                                                                                       \
-        {"branch-steps",                                                                                               \
-         0,                                                                                                            \
-         KAC_OPT_LIST,                                                                                                 \
-         NULL,                                                                                                         \
-         0,                                                                                                            \
-         100000,                                                                                                       \
-         NULL,                                                                                                         \
-         "LIST",                                                                                                       \
-         "steps taken before the states that branch, from 0 (default: 0 and every fifth of the steps)",                \
-         false},                                                                                                       \
-        {"widening", 0, KAC_OPT_REAL, "2", 0.001, 1e6, NULL, "C", "a node of N visits has up to C · N^α children",     \
-         false},                                                                                                       \
-        {"widening-power", 0, KAC_OPT_REAL, "0.8", 0, 1, NULL, "A", "α of --widening", false}, {                       \
-        "max-nodes", 0, KAC_OPT_INT, NULL, 1, 2000000000, NULL, "N",                                                   \
-            "of a prompt's tree, where the search ends (default: what fits into memory)", false                        \
-    }
+    {"rollouts", 0, KAC_OPT_INT, NULL, 1, 1000000, NULL, "R",                                                          \
+     "of a prompt that run at once (default: as many as particles, at most 16); 1: serial, as published", false},      \
+    {"branch-steps", 0, KAC_OPT_LIST, NULL, 0, 100000, NULL, "LIST",                                                   \
+     "steps taken before the states that branch, from 0 (default: 0 and every fifth of the steps)", false},            \
+    {"widening", 0, KAC_OPT_REAL, "2", 0.001, 1e6, NULL, "C", "a node of N visits has up to C · N^α children", false}, \
+    {"widening-power", 0, KAC_OPT_REAL, "0.8", 0, 1, NULL, "A", "α of --widening", false},                             \
+    {"max-nodes", 0, KAC_OPT_INT, NULL, 1, 2000000000, NULL, "N",                                                      \
+     "of a prompt's tree, where the search ends (default: what fits into memory)", false}
+/* clang-format on */
 
 static const kac_option_spec dts_options[] = {
     TREE_OPTIONS,
