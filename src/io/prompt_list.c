@@ -36,8 +36,7 @@ static bool copy_known(char **to, const char *text) {
     return text == NULL || *to != NULL;
 }
 
-kac_status kac_prompt_list_add_known(kac_prompt_list *l, const char *text, const char *category, const char *id) {
-    KAC_TRY(kac_prompt_check(text));
+static kac_status append(kac_prompt_list *l, const char *text, const char *category, const char *id) {
     if (l->n == MAX_PROMPTS) return KAC_FAIL(KAC_E_USAGE, "more than %d prompts are too many", MAX_PROMPTS);
     if (l->n == l->cap) KAC_TRY(grow(l));
     const int i = l->n++;
@@ -45,6 +44,15 @@ kac_status kac_prompt_list_add_known(kac_prompt_list *l, const char *text, const
     l->items[i] = kac_strdup(text);
     return l->items[i] != NULL && copy_known(&l->categories[i], category) && copy_known(&l->ids[i], id) ? KAC_OK
                                                                                                         : KAC_E_MEMORY;
+}
+
+kac_status kac_prompt_list_add_known(kac_prompt_list *l, const char *text, const char *category, const char *id) {
+    KAC_TRY(kac_prompt_check(text));
+    return append(l, text, category, id);
+}
+
+kac_status kac_prompt_list_add_empty(kac_prompt_list *l) {
+    return append(l, "", NULL, NULL);
 }
 
 kac_status kac_prompt_list_add(kac_prompt_list *l, const char *text) {

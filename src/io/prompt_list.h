@@ -17,6 +17,8 @@ kac_status kac_prompt_check(const char *text);
 kac_status kac_prompt_list_add(kac_prompt_list *l, const char *text);
 /* With what is known of it; NULL: nothing. */
 kac_status kac_prompt_list_add_known(kac_prompt_list *l, const char *text, const char *category, const char *id);
+/* The prompt "" of an unconditional model. */
+kac_status kac_prompt_list_add_empty(kac_prompt_list *l);
 /* A text, or an object of those below; `at` is its number in its list, for messages. */
 kac_status kac_prompt_list_add_json(kac_prompt_list *l, const cJSON *v, int at);
 

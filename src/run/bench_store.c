@@ -77,9 +77,13 @@ static void add_prompts(cJSON *d, const kac_bench_plan *p) {
     }
 }
 
-static void add_texts(cJSON *d, const char *key, char *const *texts, int n) {
-    cJSON *list = cJSON_AddArrayToObject(d, key);
-    for (int i = 0; i < n; i++) cJSON_AddItemToArray(list, cJSON_CreateString(texts[i]));
+/* As the description has them: a folder of results can be gone on with on another machine. */
+static void add_specs(cJSON *d, const kac_bench_plan *p, const char *key, const char *missing) {
+    const cJSON *list = at(p->file.root, key);
+    const bool given = list != NULL && (list->child != NULL || cJSON_IsString(list));
+    cJSON *copy = given ? cJSON_Duplicate(list, true) : cJSON_CreateArray();
+    if (!given && missing != NULL) cJSON_AddItemToArray(copy, cJSON_CreateString(missing));
+    cJSON_AddItemToObject(d, key, copy);
 }
 
 cJSON *kac_bench_document(const kac_bench_plan *p, const cJSON *facts) {
@@ -94,8 +98,8 @@ cJSON *kac_bench_document(const kac_bench_plan *p, const cJSON *facts) {
     for (int i = 0; i < p->n_seeds; i++) cJSON_AddItemToArray(seeds, cJSON_CreateNumber((double)p->seeds[i]));
     cJSON_AddStringToObject(d, "budget_unit", kac_bench_unit_name(p->unit));
     add_prompts(d, p);
-    add_texts(d, "rewards", p->rewards, p->n_rewards);
-    add_texts(d, "judges", p->judges, p->n_judges);
+    add_specs(d, p, "rewards", "clip");
+    add_specs(d, p, "judges", NULL);
     return d;
 }
 

@@ -25,12 +25,8 @@ static kac_status add_shipped(kac_prompt_list *l, const char *weights_dir, const
 
 /* What an unconditional model is told. */
 static kac_status add_nothing(kac_tune_wish *w) {
-    kac_prompt_list *l = &w->prompts;
-    l->items = kac_alloc(2 * sizeof *l->items);
-    if (l->items == NULL) return KAC_E_MEMORY;
-    l->cap = 2, w->n_train = w->n_eval = 1, w->unconditional = true;
-    for (; l->n < 2; l->n++)
-        if ((l->items[l->n] = kac_strdup("")) == NULL) return KAC_E_MEMORY;
+    w->n_train = w->n_eval = 1, w->unconditional = true;
+    for (int i = 0; i < 2; i++) KAC_TRY(kac_prompt_list_add_empty(&w->prompts));
     return KAC_OK;
 }
 
