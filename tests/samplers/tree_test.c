@@ -385,6 +385,29 @@ static void test_budgets(void) {
     tree_case_free(&c);
 }
 
+/* ---- what is reported: the law sums to one, also where samples are visited again, and the effective sample size is that law's ---- */
+
+static void test_report(const char *line, bool ends_with_sample) {
+    tree_case c;
+    double all = 0, squares = 0;
+    ring r;
+    ring_init(&r, 1);
+    tree_case_init(&c, bowl, NULL, 2);
+    kac_mixture *m = ring_mixture(&r, 10, (kac_mixture_options){1, 4, 5, 0});
+    if (tree_case_run(&c, kac_mixture_process(m), "dts", line, 3000, 1, NULL)) {
+        for (int i = 0; i < c.n_points; i++) {
+            const double p = exp(c.log_prob[i]);
+            CHECK(p >= 0 && p <= 1);
+            all += p, squares += p * p;
+        }
+        CHECK_NEAR(all, 1.0, 1e-9);
+        if (ends_with_sample) CHECK_NEAR(c.ess, 1 / squares, 1e-6 / squares);
+        for (int i = 0; i < 4; i++) CHECK(c.tree.log_prob[c.tree.chosen[i]] > -INFINITY);
+    }
+    kac_mixture_destroy(m);
+    tree_case_free(&c);
+}
+
 /* ---- refusals ---- */
 
 static double not_a_number(const double *x, const void *how) {
@@ -454,6 +477,10 @@ int main(void) {
     test_limits();
     test_noise();
     test_budgets();
+    test_report("lambda=1 widening=1 widening-power=0.6", true);
+    test_report("lambda=1 widening=1 widening-power=0.3 rollouts=1", false);
+    test_report("lambda=1 widening=1 widening-power=0.6 estimate=tree build=tempered", true);
+    test_report("lambda=1 rollouts=1 epsilon=0.5 widening-power=0", false);
     test_refusals();
     test_speed();
     return check_done();
